@@ -1,0 +1,62 @@
+# make run    set up an environment when needed, build, and generate text from a GGUF file
+# make test   set up, build, and run every test
+#
+# An installed PyTorch is used as it is: in an active virtual environment nothing else is created; outside of one,
+# .venv is made on top of it. Only where there is none, .venv gets $(TORCH).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+MODEL ?=
+PROMPT ?= Once upon a time
+
+ENV := $(shell $(PYTHON) tools/environment.py)
+BIN := $(ENV)/bin
+BUILD := build/make
+STAMP := $(BUILD)/.installed
+JOBS ?= $(shell nproc)
+
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+export ROCFORGE_BUILD_DIR := $(BUILD)
+export CMAKE_ARGS := -DROCFORGE_TESTS=ON $(CMAKE_ARGS)
+
+.PHONY: run test build cpp-test sanitize fuzz lint format clean
+
+run: build
+	$(BIN)/rocforge generate $(if $(MODEL),"$(MODEL)",rocforge_ops/data/demo.gguf) --prompt "$(PROMPT)"
+
+test: build cpp-test
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+build: $(STAMP)
+	$(BIN)/cmake --build $(BUILD) --target rocforge_ops
+
+$(STAMP): pyproject.toml setup.py tools/environment.py
+	$(PYTHON) tools/environment.py --create "$(TORCH)"
+	$(BIN)/python -m pip install -q "setuptools>=77" "cmake>=3.26" ninja
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip install -q --no-build-isolation -e ".[hf,test]"
+	touch $@
+
+cpp-test: build
+	$(BIN)/cmake --build $(BUILD)
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+
+# The container reader and the formats under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: build
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DROCFORGE_TESTS=ON -DROCFORGE_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize --target cpp_tests
+	$(BIN)/ctest --test-dir build/sanitize --output-on-failure -j $(JOBS)
+
+lint: build
+	$(BIN)/python -m pip install -q ruff mypy clang-format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	git ls-files '*.cpp' '*.h' '*.hip' | grep -v /tables/ | xargs $(BIN)/clang-format --dry-run --Werror
+
+format:
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	git ls-files '*.cpp' '*.h' '*.hip' | grep -v /tables/ | xargs $(BIN)/clang-format -i
+
+clean:
+	rm -rf build rocforge_ops/librocforge_ops.so

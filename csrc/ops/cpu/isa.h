@@ -1,0 +1,22 @@
+// Inner loops that are compiled once per instruction set (cmake/cpu_isa.cmake), and the choice between them.
+#pragma once
+
+#include <cstdint>
+
+namespace rocforge::cpu {
+
+enum class OutType { kFloat, kHalf, kBFloat16 };
+
+// Decodes `weights` weights (whole blocks) that start at `packed` into contiguous `out`.
+using DecodeRow = void (*)(const uint8_t *packed, void *out, int64_t weights);
+
+struct Kernels {
+  const char *isa;
+  DecodeRow (*decode_row)(int format, OutType out);  // format: position in formats::kFormats
+};
+
+// Those of the best instruction set that this processor runs, or of the one named by the environment variable
+// ROCFORGE_CPU_ISA (baseline, v3, v4): results are the same bit for bit, speed is not.
+const Kernels &kernels();
+
+}  // namespace rocforge::cpu

@@ -1,0 +1,23 @@
+"""GGUF weights and grouped attention as PyTorch operators (`torch.ops.rocforge`)."""
+
+from rocforge_ops.formats import formats
+from rocforge_ops.gguf import GGUFError, GGUFFile, GGUFTensor
+from rocforge_ops.models import load_into, load_model, load_state_dict, load_tokenizer
+from rocforge_ops.ops import dequantize, embedding, repeat_kv, rotary_embedding
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GGUFError",
+    "GGUFFile",
+    "GGUFTensor",
+    "dequantize",
+    "embedding",
+    "formats",
+    "load_into",
+    "load_model",
+    "load_state_dict",
+    "load_tokenizer",
+    "repeat_kv",
+    "rotary_embedding",
+]

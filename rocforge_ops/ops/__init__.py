@@ -1,0 +1,8 @@
+"""One file per operator: wrapper, fake (shapes without data) and autograd of one op on one screen."""
+
+from rocforge_ops.ops.dequantize import dequantize
+from rocforge_ops.ops.embedding import embedding
+from rocforge_ops.ops.repeat_kv import repeat_kv
+from rocforge_ops.ops.rotary_embedding import rotary_embedding
+
+__all__ = ["dequantize", "embedding", "repeat_kv", "rotary_embedding"]
