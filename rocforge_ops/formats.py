@@ -35,7 +35,9 @@ class Formats:
 
     def __init__(self) -> None:
         columns = torch.ops.rocforge._formats()
-        rows = (Format(name, id if id >= 0 else None, size, nbytes) for name, id, size, nbytes in zip(*columns))
+        rows = (
+            Format(name, id if id >= 0 else None, size, nbytes) for name, id, size, nbytes in zip(*columns, strict=True)
+        )
         self._by_name = {row.name: row for row in rows}
 
     def __iter__(self) -> Iterator[Format]:
