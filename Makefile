@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export ROCFORGE_BUILD_DIR := $(BUILD)
 export CMAKE_ARGS := -DROCFORGE_TESTS=ON $(CMAKE_ARGS)
 
-.PHONY: run test build cpp-test sanitize fuzz lint format clean
+.PHONY: run test build cpp-test sanitize fuzz lint format readme clean
 
 run: build
 	$(BIN)/rocforge generate $(if $(MODEL),"$(MODEL)",rocforge_ops/data/demo.gguf) --prompt "$(PROMPT)"
@@ -57,6 +57,9 @@ format:
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	git ls-files '*.cpp' '*.h' '*.hip' | grep -v /tables/ | xargs $(BIN)/clang-format -i
+
+readme: build
+	$(BIN)/python tools/update_readme.py
 
 clean:
 	rm -rf build rocforge_ops/librocforge_ops.so
