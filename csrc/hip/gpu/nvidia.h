@@ -1,0 +1,152 @@
+// The device language for NVIDIA GPUs (nvcc). Included by gpu.h only.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#define ROCFORGE_DEVICE __device__ __forceinline__
+#define ROCFORGE_SITE
+#define ROCFORGE_PASS_SITE
+#define SHARED(T, name, dims) __shared__ __align__(16) T name dims
+#define ROCFORGE_TABLE [[maybe_unused]] static __device__ constexpr
+#define ROCFORGE_RUNTIME(name) cuda##name
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  #error "compute capability 8.0 or newer is needed"
+#endif
+
+#include "hip/gpu/types.h"
+
+namespace rocforge::gpu {
+
+inline constexpr Arch kArch = Arch::sm80;
+inline constexpr int kWave = wave_size(kArch);
+
+// ---- Conversions
+
+ROCFORGE_DEVICE float to_float(f16 value) { return __half2float(bits_as<__half>(value)); }
+
+template <> ROCFORGE_DEVICE f16 from_float<f16>(float value) { return bits_as<f16>(__float2half_rn(value)); }
+template <> ROCFORGE_DEVICE bf16 from_float<bf16>(float value) { return bits_as<bf16>(__float2bfloat16_rn(value)); }
+template <> ROCFORGE_DEVICE uint32_t pack<f16>(float low, float high) {
+  return bits_as<uint32_t>(__floats2half2_rn(low, high));
+}
+template <> ROCFORGE_DEVICE uint32_t pack<bf16>(float low, float high) {
+  return bits_as<uint32_t>(__floats2bfloat162_rn(low, high));
+}
+
+// ---- Memory
+
+template <int N, class T> ROCFORGE_DEVICE Vec<T, N> load(const T *p) { return *reinterpret_cast<const Vec<T, N> *>(p); }
+template <class T, int N> ROCFORGE_DEVICE void store(T *p, const Vec<T, N> &vector) {
+  *reinterpret_cast<Vec<T, N> *>(p) = vector;
+}
+
+template <int N, class T> ROCFORGE_DEVICE Vec<T, N> load_streaming(const T *p) {
+  static_assert(sizeof(Vec<T, N>) % sizeof(uint4) == 0, "whole 16-byte words");
+  constexpr int kWords = sizeof(Vec<T, N>) / sizeof(uint4);
+  Vec<uint4, kWords> words;
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) words[i] = __ldcs(reinterpret_cast<const uint4 *>(p) + i);
+  return bits_as<Vec<T, N>>(words);
+}
+template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T, N> &vector) {
+  static_assert(sizeof(vector) % sizeof(uint4) == 0, "whole 16-byte words");
+  constexpr int kWords = sizeof(vector) / sizeof(uint4);
+  const auto words = bits_as<Vec<uint4, kWords>>(vector);
+#pragma unroll
+  for (int i = 0; i < kWords; ++i) __stcs(reinterpret_cast<uint4 *>(p) + i, words[i]);
+}
+
+// The hardware takes aligned words only. These read the words that hold the wanted bytes and no other: the word after
+// them may lie outside the tensor. Subtracting from the pointer, and not masking it, lets the compiler keep its address
+// space.
+ROCFORGE_DEVICE uint32_t bytes_before(const uint8_t *p) { return reinterpret_cast<uintptr_t>(p) & 3; }
+ROCFORGE_DEVICE uint32_t bits_before(const uint8_t *p) { return 8 * bytes_before(p); }
+ROCFORGE_DEVICE uint32_t word_of(const uint8_t *p) { return *reinterpret_cast<const uint32_t *>(p - bytes_before(p)); }
+
+ROCFORGE_DEVICE uint32_t load_u16(const uint8_t *p) {
+  return __funnelshift_r(word_of(p), word_of(p + 1), bits_before(p)) & 0xffff;
+}
+ROCFORGE_DEVICE uint32_t load_u32(const uint8_t *p) {
+  return __funnelshift_r(word_of(p), word_of(p + 3), bits_before(p));
+}
+ROCFORGE_DEVICE uint64_t load_u64(const uint8_t *p) {
+  const uint32_t middle = word_of(p + 4);  // holds byte p[4] at the least, whatever the alignment
+  const uint64_t low = __funnelshift_r(word_of(p), middle, bits_before(p));
+  const uint64_t high = __funnelshift_r(middle, word_of(p + 7), bits_before(p));
+  return low | high << 32;
+}
+
+// The instruction takes one index in each nibble of its lower half.
+ROCFORGE_DEVICE uint32_t select_bytes(uint64_t table, uint32_t indices) {
+  const uint32_t nibbles = __byte_perm(indices | indices >> 4, 0, 0x4420);
+  return __byte_perm(static_cast<uint32_t>(table), static_cast<uint32_t>(table >> 32), nibbles);
+}
+// Conversions run at a quarter of the rate. This puts byte + 128 into the low bits of 2^23 and takes both off again.
+ROCFORGE_DEVICE float float_from_int8(uint32_t word, int i) {
+  return bits_as<float>(__byte_perm(word ^ 0x80808080, 0x4b000000, 0x7650 + i)) - (0x1p23f + 128.0f);
+}
+
+// ---- Waves and workgroups
+
+ROCFORGE_DEVICE void syncthreads() { __syncthreads(); }
+ROCFORGE_DEVICE void syncwave() { __syncwarp(); }
+
+inline constexpr uint32_t kAllLanes = 0xffffffff;
+
+ROCFORGE_DEVICE LaneMask ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
+
+// Applies a move of 32-bit registers between lanes to a value of any size.
+template <class T, class Move> ROCFORGE_DEVICE T move_words(const T &value, Move move) {
+  uint32_t words[(sizeof(T) + 3) / 4] = {};
+  memcpy(words, &value, sizeof value);
+#pragma unroll
+  for (uint32_t &word : words) word = move(word);
+  T moved;
+  memcpy(&moved, words, sizeof moved);
+  return moved;
+}
+template <class T> ROCFORGE_DEVICE T shuffle(const T &value, int source) {
+  return move_words(value, [=](uint32_t word) { return __shfl_sync(kAllLanes, word, source); });
+}
+template <class T> ROCFORGE_DEVICE T shuffle_xor(const T &value, int mask) {
+  return move_words(value, [=](uint32_t word) { return __shfl_xor_sync(kAllLanes, word, mask); });
+}
+template <class T> ROCFORGE_DEVICE T shuffle_up(const T &value, int delta) {
+  return move_words(value, [=](uint32_t word) { return __shfl_up_sync(kAllLanes, word, delta); });
+}
+template <class T> ROCFORGE_DEVICE T shuffle_down(const T &value, int delta) {
+  return move_words(value, [=](uint32_t word) { return __shfl_down_sync(kAllLanes, word, delta); });
+}
+template <class T> ROCFORGE_DEVICE T broadcast(const T &value, int source) { return shuffle(value, source); }
+
+template <class T> ROCFORGE_DEVICE T atomic_add(T *address, T value) { return atomicAdd(address, value); }
+ROCFORGE_DEVICE uint32_t take_ticket(uint32_t *counter) {
+  __threadfence();
+  const uint32_t before = atomicAdd(counter, 1u);
+  __threadfence();
+  return before;
+}
+
+template <class T> ROCFORGE_DEVICE T *dynamic_lds() {
+  extern __shared__ __align__(16) unsigned char rocforge_dynamic_lds[];
+  return reinterpret_cast<T *>(rocforge_dynamic_lds);
+}
+
+// ---- Host
+
+inline constexpr auto kComputeUnitCount = cudaDevAttrMultiProcessorCount;
+inline constexpr auto kDynamicLdsLimit = cudaFuncAttributeMaxDynamicSharedMemorySize;
+
+// Such as "sm_90".
+inline cudaError_t get_arch_name(int device, std::string &name) {
+  int major = 0, minor = 0;
+  cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  name = "sm_" + std::to_string(major) + std::to_string(minor);
+  return error;
+}
+
+}  // namespace rocforge::gpu
