@@ -1,20 +1,19 @@
-// What every block format is made of: byte-aligned fields, eight levels as two words of signed bytes, and decode8.
+// What every format is made of: byte-aligned fields, eight levels held as bytes of a word, and decode8.
 //
 // A quantised format describes one block (struct Block, alignment 1) by two functions, each for a group of 8
 // consecutive weights:
-//     scale(block, group)   -> Scale    float32 scale and offset
-//     levels8(block, group) -> Int8x8   8 small integers, exact in bfloat16 and float16
-// and   weight = d * (level * level_unit) [+ offset],   in ggml's own order of operations, bit for bit.
+//     scale(block, group)   -> Scale                float32 scale and offset
+//     levels8(block, group) -> Int8x8 or Int16x8    8 small integers, exact in bfloat16 and float16
+// and weight = d * (level * level_unit) [+ offset], in ggml's own order of operations, bit for bit.
 // A plain type (block_size 1) has value(block) instead.
 //
-// The surroundings supply ROCFORGE_HD, ROCFORGE_TABLE, load_u16, load_u32, load_u64, load_f64, lookup,
-// float_from_bits and float_from_half:
-// host.h here, gpu.h in device code, which includes it first.
+// The surroundings supply ROCFORGE_HD, ROCFORGE_TABLE, Word, Int8x8, Int16x8, Float8, load, lookup, lookup16, bit_cast,
+// float_from_half, join, to_floats and store: host.h here, gpu.h in device code, which includes it first.
 #pragma once
 
 #include <cstdint>
 #ifndef ROCFORGE_HD
-#  include "formats/host.h"
+  #include "formats/host.h"
 #endif
 
 namespace rocforge::formats {
@@ -27,44 +26,101 @@ struct Float {
   uint8_t bytes[4];
 };
 
-ROCFORGE_HD float to_float(const Half &half) { return float_from_half(load_u16(half.bytes)); }
-ROCFORGE_HD float to_float(const Float &value) { return float_from_bits(load_u32(value.bytes)); }
+ROCFORGE_HD float to_float(const Half &half) { return float_from_half(load<uint16_t>(half.bytes)); }
+ROCFORGE_HD float to_float(const Float &value) { return load<float>(value.bytes); }
 
 struct Scale {
   float d;
   float offset = 0.0f;
 };
 
-// Eight bytes in element order, worked on as two words: byte i of `lo` is element i, byte i of `hi` element i + 4.
-struct Int8x8 {
-  uint32_t lo, hi;
-};
+// `byte` in every byte of a word.
+constexpr Word each(uint32_t byte) { return ~Word{0} / 255 * byte; }
 
-// `byte` in each of a word's four bytes.
-constexpr uint32_t each(uint32_t byte) { return byte * 0x01010101u; }
+// Word by word. Shifts move bits across bytes: mask afterwards. Sums of bytes must stay below 256.
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator>>(Words a, int bits) {
+  for (Word &word : a.words) word >>= bits;
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator<<(Words a, int bits) {
+  for (Word &word : a.words) word <<= bits;
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator&(Words a, Word mask) {
+  for (Word &word : a.words) word &= mask;
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator+(Words a, Word b) {
+  for (Word &word : a.words) word += b;
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator&(Words a, Words b) {
+  for (int i = 0; i < size; ++i) a.words[i] &= b.words[i];
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator|(Words a, Words b) {
+  for (int i = 0; i < size; ++i) a.words[i] |= b.words[i];
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator^(Words a, Words b) {
+  for (int i = 0; i < size; ++i) a.words[i] ^= b.words[i];
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator+(Words a, Words b) {
+  for (int i = 0; i < size; ++i) a.words[i] += b.words[i];
+  return a;
+}
+template <class Words, int size = Words::size> ROCFORGE_HD Words operator-(Words a, Words b) {
+  for (int i = 0; i < size; ++i) a.words[i] -= b.words[i];
+  return a;
+}
 
-// Shifts move bits across bytes: mask afterwards.
-ROCFORGE_HD Int8x8 operator>>(Int8x8 a, int bits) { return {a.lo >> bits, a.hi >> bits}; }
-ROCFORGE_HD Int8x8 operator<<(Int8x8 a, int bits) { return {a.lo << bits, a.hi << bits}; }
-ROCFORGE_HD Int8x8 operator&(Int8x8 a, uint32_t mask) { return {a.lo & mask, a.hi & mask}; }
-ROCFORGE_HD Int8x8 operator|(Int8x8 a, Int8x8 b) { return {a.lo | b.lo, a.hi | b.hi}; }
-
-ROCFORGE_HD Int8x8 load8(const uint8_t *p) { return {load_u32(p), load_u32(p + 4)}; }
-
-// byte - value for each byte; bytes and value in 0..127. The set top bit keeps borrows inside each byte.
+// Each byte minus `value`, as signed bytes; bytes and value are 0 .. 127. The set top bit keeps borrows in their byte.
 ROCFORGE_HD Int8x8 subtract(Int8x8 a, uint32_t value) {
-  const uint32_t top = each(0x80), values = each(value);
-  return {((a.lo | top) - values) ^ top, ((a.hi | top) - values) ^ top};
+  for (Word &word : a.words) word = ((word | each(0x80)) - each(value)) ^ each(0x80);
+  return a;
 }
 
+ROCFORGE_HD Int8x8 load8(const uint8_t *p) {
+  Int8x8 bytes;
+  for (int i = 0; i < Int8x8::size; ++i) bytes.words[i] = load<Word>(p + i * sizeof(Word));
+  return bytes;
+}
+
+// The i-th four bits (0 .. 1), or the i-th two bits (0 .. 3), of every byte.
+ROCFORGE_HD Int8x8 nibbles(Int8x8 bytes, int i) { return (bytes >> 4 * i) & each(0x0f); }
+ROCFORGE_HD Int8x8 crumbs(Int8x8 bytes, int i) { return (bytes >> 2 * i) & each(0x03); }
+
+// The lowest eight bits, one a byte.
+ROCFORGE_HD Int8x8 unpack1(uint32_t bits) {
+  Int8x8 bytes = join(bits & 0x0f, bits >> 4 & 0x0f);
+  for (Word &word : bytes.words) word = word * 0x00204081 & each(0x01);  // bit i moves up by 7 i; no two products meet
+  return bytes;
+}
+
+// Four codes of two bits, the lowest first, one a byte.
+ROCFORGE_HD uint32_t unpack2(uint32_t byte) {
+  const uint32_t pairs = (byte | byte << 12) & 0x000f000f;
+  return (pairs | pairs << 6) & 0x03030303;
+}
+
+// Bytes 0x00 and 0x01 to 0x00 and 0xff.
+ROCFORGE_HD Int8x8 mask_from_bits(Int8x8 bits) { return (bits << 8) - bits; }
+
+// Element i, by value: for tests and single weights.
 ROCFORGE_HD int level(Int8x8 levels, int i) {
-  return static_cast<int8_t>((i < 4 ? levels.lo : levels.hi) >> (8 * (i & 3)));
+  constexpr int kPerWord = sizeof(Word);
+  return static_cast<int8_t>(levels.words[i / kPerWord] >> 8 * (i % kPerWord));
+}
+ROCFORGE_HD int level(Int16x8 levels, int i) {
+  constexpr int kPerWord = sizeof(Word) / 2;
+  return static_cast<int16_t>(levels.words[i / kPerWord] >> 16 * (i % kPerWord));
 }
 
-// Defaults of the optional constants of a format.
+// Defaults of a format's optional constants.
 struct QuantizedFormat {
   static constexpr bool is_plain = false;
-  static constexpr bool has_offset = false;   // without one nothing is added, so that -0 stays -0
+  static constexpr bool has_offset = false;  // without an offset nothing is added, so that -0 stays -0
   static constexpr float level_unit = 1.0f;
 };
 struct PlainFormat {
@@ -72,20 +128,23 @@ struct PlainFormat {
   static constexpr int block_size = 1;
 };
 
-// Weights 8 * group .. 8 * group + 7 of one block.
-template <class F>
-ROCFORGE_HD void decode8(const typename F::Block &block, int group, float out[8]) {
-  const Scale scale = F::scale(block, group);
-  const auto levels = F::levels8(block, group);
-  for (int i = 0; i < 8; ++i) {
-    const float product = scale.d * (static_cast<float>(level(levels, i)) * F::level_unit);
-    out[i] = F::has_offset ? product + scale.offset : product;
-  }
+// Eight weights from their levels.
+template <class F, class Levels> ROCFORGE_HD void weights8(Levels levels, Scale scale, Float8 &out) {
+  to_floats(levels, out);
+  if constexpr (F::level_unit != 1.0f) out = out * F::level_unit;
+  out = out * scale.d;
+  if constexpr (F::has_offset) out = out + scale.offset;
 }
 
-// Weights 8 * group .. 8 * group + 7 of a row of blocks, for plain types too.
-template <class F>
-ROCFORGE_HD void decode8(const typename F::Block *row, int64_t group, float out[8]) {
+// Weights 8 * group .. 8 * group + 7 of one block.
+template <class F> ROCFORGE_HD void decode8(const typename F::Block &block, int group, float out[8]) {
+  Float8 weights;
+  weights8<F>(F::levels8(block, group), F::scale(block, group), weights);
+  store(weights, out);
+}
+
+// Weights 8 * group .. 8 * group + 7 of a row of blocks, plain types too.
+template <class F> ROCFORGE_HD void decode8(const typename F::Block *row, int64_t group, float out[8]) {
   if constexpr (F::is_plain) {
     for (int i = 0; i < 8; ++i) out[i] = F::value(row[8 * group + i]);
   } else {

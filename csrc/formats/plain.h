@@ -25,7 +25,9 @@ struct BF16 : PlainFormat {
   struct Block {
     uint8_t bytes[2];
   };
-  static ROCFORGE_HD float value(const Block &block) { return float_from_bits(load_u16(block.bytes) << 16); }
+  static ROCFORGE_HD float value(const Block &block) {
+    return bit_cast<float>(static_cast<uint32_t>(load<uint16_t>(block.bytes)) << 16);
+  }
 };
 
 struct F64 : PlainFormat {
@@ -34,7 +36,7 @@ struct F64 : PlainFormat {
   struct Block {
     uint8_t bytes[8];
   };
-  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load_f64(block.bytes)); }
+  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<double>(block.bytes)); }
 };
 
 struct I8 : PlainFormat {
@@ -52,7 +54,7 @@ struct I16 : PlainFormat {
   struct Block {
     uint8_t bytes[2];
   };
-  static ROCFORGE_HD float value(const Block &block) { return static_cast<int16_t>(load_u16(block.bytes)); }
+  static ROCFORGE_HD float value(const Block &block) { return load<int16_t>(block.bytes); }
 };
 
 struct I32 : PlainFormat {
@@ -61,9 +63,7 @@ struct I32 : PlainFormat {
   struct Block {
     uint8_t bytes[4];
   };
-  static ROCFORGE_HD float value(const Block &block) {
-    return static_cast<float>(static_cast<int32_t>(load_u32(block.bytes)));
-  }
+  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<int32_t>(block.bytes)); }
 };
 
 struct I64 : PlainFormat {
@@ -72,9 +72,7 @@ struct I64 : PlainFormat {
   struct Block {
     uint8_t bytes[8];
   };
-  static ROCFORGE_HD float value(const Block &block) {
-    return static_cast<float>(static_cast<int64_t>(load_u64(block.bytes)));
-  }
+  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<int64_t>(block.bytes)); }
 };
 
 }  // namespace rocforge::formats

@@ -10,6 +10,7 @@ struct Q4_0 : QuantizedFormat {
   static constexpr const char *name = "Q4_0";
   static constexpr int id = 2;
   static constexpr int block_size = 32;
+  static constexpr int scale_size = 32;
   struct Block {
     Half d;
     uint8_t qs[16];  // low nibble of byte j: weight j; high nibble: weight j + 16
@@ -18,7 +19,7 @@ struct Q4_0 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return subtract((load8(block.qs + 8 * (group & 1)) >> 4 * (group >> 1)) & each(0x0f), 8);
+    return subtract(nibbles(load8(block.qs + 8 * (group & 1)), group >> 1), 8);
   }
 };
 

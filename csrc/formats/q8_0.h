@@ -10,6 +10,7 @@ struct Q8_0 : QuantizedFormat {
   static constexpr const char *name = "Q8_0";
   static constexpr int id = 8;
   static constexpr int block_size = 32;
+  static constexpr int scale_size = 32;
   struct Block {
     Half d;
     uint8_t qs[32];  // int8

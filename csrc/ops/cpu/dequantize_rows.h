@@ -16,14 +16,6 @@ typedef float Float8 __attribute__((vector_size(32)));
 typedef uint32_t UInt8 __attribute__((vector_size(32)));
 typedef uint16_t Short8 __attribute__((vector_size(16)));
 
-template <class To, class From>
-ROCFORGE_HD To bits_of(const From &from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &from, sizeof to);
-  return to;
-}
-
 struct HalfOut {
   uint16_t bits;
 };
@@ -39,7 +31,7 @@ ROCFORGE_HD void store8(const float *values, BFloat16Out *out) {
   std::memcpy(&bits, values, sizeof bits);
   const UInt8 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
   const UInt8 quiet_nan = (bits >> 16) | 0x40;
-  const UInt8 is_nan = bits_of<UInt8>((bits & 0x7fffffff) > 0x7f800000);
+  const UInt8 is_nan = (UInt8)((bits & 0x7fffffff) > 0x7f800000);
   const Short8 result = __builtin_convertvector((is_nan & quiet_nan) | (~is_nan & rounded), Short8);
   std::memcpy(out, &result, sizeof result);
 }
@@ -50,10 +42,10 @@ ROCFORGE_HD void store8(const float *values, HalfOut *out) {
   std::memcpy(&bits, values, sizeof bits);
   const UInt8 sign = (bits >> 16) & 0x8000, magnitude = bits & 0x7fffffff;
   // Below 2^-14 the result counts units of 2^-24: adding 0.5 leaves that count, rounded, in the low bits.
-  const UInt8 small = bits_of<UInt8>(bits_of<Float8>(magnitude) + 0.5f) - 0x3f000000;
+  const UInt8 small = (UInt8)((Float8)(magnitude) + 0.5f) - 0x3f000000;
   const UInt8 normal = (magnitude - 0x38000000 + 0x0fff + ((magnitude >> 13) & 1)) >> 13;
-  const UInt8 is_small = bits_of<UInt8>(magnitude < 0x38800000);
-  const UInt8 is_large = bits_of<UInt8>(magnitude >= 0x47800000), is_nan = bits_of<UInt8>(magnitude > 0x7f800000);
+  const UInt8 is_small = (UInt8)(magnitude < 0x38800000);
+  const UInt8 is_large = (UInt8)(magnitude >= 0x47800000), is_nan = (UInt8)(magnitude > 0x7f800000);
   const UInt8 large = (is_nan & (0x0200 | ((magnitude >> 13) & 0x3ff))) | 0x7c00;
   const UInt8 finite = (is_small & small) | (~is_small & normal);
   const Short8 result = __builtin_convertvector(sign | (is_large & large) | (~is_large & finite), Short8);
@@ -61,8 +53,7 @@ ROCFORGE_HD void store8(const float *values, HalfOut *out) {
 }
 
 // Decodes `weights` weights (whole blocks) that start at `packed` into contiguous `out`.
-template <class Format, class Out>
-void decode(const uint8_t *packed, void *out, int64_t weights) {
+template <class Format, class Out> void decode(const uint8_t *packed, void *out, int64_t weights) {
   using Block = typename Format::Block;
   const auto *const blocks = reinterpret_cast<const Block *>(packed);
   auto *const first = static_cast<Out *>(out);

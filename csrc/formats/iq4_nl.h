@@ -1,0 +1,27 @@
+// IQ4_NL: 32 weights in 18 bytes, 4.5 bits a weight.
+//     weight = d * levels[q]       16 unevenly spaced levels
+#pragma once
+
+#include "formats/common.h"
+#include "formats/tables/iq4.h"
+
+namespace rocforge::formats {
+
+struct IQ4_NL : QuantizedFormat {
+  static constexpr const char *name = "IQ4_NL";
+  static constexpr int id = 20;
+  static constexpr int block_size = 32;
+  static constexpr int scale_size = 32;
+  struct Block {
+    Half d;
+    uint8_t qs[16];  // low nibble of byte j: weight j; high nibble: weight j + 16
+  };
+  static_assert(sizeof(Block) == 18);
+
+  static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
+  static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
+    return lookup16<IQ4Levels>(nibbles(load8(block.qs + 8 * (group & 1)), group >> 1));
+  }
+};
+
+}  // namespace rocforge::formats

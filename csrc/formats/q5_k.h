@@ -1,0 +1,34 @@
+// Q5_K: 256 weights in 176 bytes, 5.5 bits a weight.
+//     weight = d * scale * q - dmin * min       scale and min of 6 bits for each 32 weights
+#pragma once
+
+#include "formats/k_scales.h"
+
+namespace rocforge::formats {
+
+struct Q5_K : QuantizedFormat {
+  static constexpr const char *name = "Q5_K";
+  static constexpr int id = 13;
+  static constexpr int block_size = 256;
+  static constexpr int scale_size = 32;
+  static constexpr bool has_offset = true;
+  struct Block {
+    Half d, dmin;
+    uint8_t scales[12];  // see k_scales.h
+    uint8_t qh[32];      // bit i of byte l: the fifth bit of weight 32 i + l
+    uint8_t qs[128];     // low nibble of byte 32 n + l: weight 64 n + l; high nibble: weight 64 n + 32 + l
+  };
+  static_assert(sizeof(Block) == 176);
+
+  static ROCFORGE_HD Scale scale(const Block &block, int group) {
+    return k_scale(block.d, block.dmin, block.scales, group >> 2);
+  }
+  static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
+    const int l = 8 * (group & 3);
+    const Int8x8 low = nibbles(load8(block.qs + 32 * (group >> 3) + l), group >> 2 & 1);
+    const Int8x8 high = (load8(block.qh + l) >> (group >> 2)) & each(0x01);
+    return low | high << 4;
+  }
+};
+
+}  // namespace rocforge::formats
