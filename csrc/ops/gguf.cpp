@@ -35,35 +35,25 @@ template <class Function> std::optional<Failure> failure_of(Function &&function)
   }
 }
 
-// Strings as one uint8 tensor of their bytes and one int64 tensor [count] of their lengths.
-class StringColumn {
- public:
-  StringColumn(uint64_t bytes, uint64_t count)
-      : text_(at::empty({static_cast<int64_t>(bytes)}, at::kByte)),
-        lengths_(at::empty({static_cast<int64_t>(count)}, at::kLong)),
-        text_end_(text_.mutable_data_ptr<uint8_t>()),
-        length_end_(lengths_.mutable_data_ptr<int64_t>()) {}
+// Strings as one uint8 tensor of their bytes, each followed by a NUL, and one int64 tensor [count] of their lengths.
+using StringColumn = std::tuple<at::Tensor, at::Tensor>;
 
-  void push_back(std::string_view string) {
-    text_end_ = std::copy(string.begin(), string.end(), text_end_);
-    *length_end_++ = static_cast<int64_t>(string.size());
-  }
-
-  std::tuple<at::Tensor, at::Tensor> tensors() const { return {text_, lengths_}; }
-
- private:
-  at::Tensor text_, lengths_;
-  uint8_t *text_end_;
-  int64_t *length_end_;
-};
-
-template <class Items, class GetName>
-std::tuple<at::Tensor, at::Tensor> name_column(const Items &items, GetName &&name_of) {
-  uint64_t bytes = 0;
-  for (const auto &item : items) bytes += name_of(item).size();
-  StringColumn column(bytes, items.size());
-  for (const auto &item : items) column.push_back(name_of(item));
-  return column.tensors();
+// `for_each(visitor)` calls visitor(std::string_view) for every string.
+template <class ForEach> StringColumn string_column(ForEach &&for_each) {
+  int64_t bytes = 0, count = 0;
+  for_each([&](std::string_view string) {
+    bytes += static_cast<int64_t>(string.size()) + 1;
+    ++count;
+  });
+  StringColumn column(at::empty({bytes}, at::kByte), at::empty({count}, at::kLong));
+  auto *text = std::get<0>(column).mutable_data_ptr<uint8_t>();
+  auto *length = std::get<1>(column).mutable_data_ptr<int64_t>();
+  for_each([&](std::string_view string) {
+    text = std::copy(string.begin(), string.end(), text);
+    *text++ = 0;
+    *length++ = static_cast<int64_t>(string.size());
+  });
+  return column;
 }
 
 class GGUFFile : public torch::CustomClassHolder {
@@ -83,40 +73,43 @@ class GGUFFile : public torch::CustomClassHolder {
   int64_t version() const { return file_.version(); }
   int64_t alignment() const { return file_.alignment(); }
 
-  std::tuple<at::Tensor, at::Tensor> keys() const {
-    return name_column(file_.metadata(), [](const gguf::KeyValue &entry) { return entry.key; });
+  StringColumn keys() const {
+    return string_column([&](auto &&visitor) {
+      for (const gguf::KeyValue &entry : file_.metadata()) visitor(entry.key);
+    });
   }
 
-  // GGUF type (of the elements, for an array), whether an array, and the value's bytes as in the file; for strings
-  // those of the texts, with their lengths.
+  // GGUF type (of the elements, for an array), whether an array, and the numbers as in the file or the strings.
   std::tuple<int64_t, bool, at::Tensor, at::Tensor> value(int64_t index) const {
     const gguf::Value &value = file_.metadata().at(index).value;
-    const bool strings = value.type == gguf::Type::kString;
-    StringColumn column(value.bytes.size() - (strings ? value.count * sizeof(uint64_t) : 0), strings ? value.count : 0);
-    if (strings) {
-      value.for_each_string([&](std::string_view text) { column.push_back(text); });
+    StringColumn data;
+    if (value.type == gguf::Type::kString) {
+      data = string_column([&](auto &&visitor) { value.for_each_string(visitor); });
+    } else {
+      data = {at::empty({static_cast<int64_t>(value.bytes.size())}, at::kByte), at::empty({0}, at::kLong)};
+      std::copy(value.bytes.begin(), value.bytes.end(), std::get<0>(data).mutable_data_ptr<uint8_t>());
     }
-    auto [bytes, lengths] = column.tensors();
-    if (!strings) std::copy(value.bytes.begin(), value.bytes.end(), bytes.mutable_data_ptr<uint8_t>());
-    return {static_cast<int64_t>(value.type), value.is_array, bytes, lengths};
+    return {static_cast<int64_t>(value.type), value.is_array, std::get<0>(data), std::get<1>(data)};
   }
 
   std::string describe(int64_t index) const { return file_.metadata().at(index).value.describe(); }
 
-  std::tuple<at::Tensor, at::Tensor> tensor_names() const {
-    return name_column(file_.tensors(), [](const gguf::Tensor &tensor) { return tensor.name; });
+  StringColumn tensor_names() const {
+    return string_column([&](auto &&visitor) {
+      for (const gguf::Tensor &tensor : file_.tensors()) visitor(tensor.name);
+    });
   }
 
-  // int64 [tensors, 7]: position in the registry of formats, nbytes, n_dims, ne[0..3]
+  // int64 [7, tensors]: position in the registry of formats, nbytes, n_dims, ne[0..3]
   at::Tensor tensor_infos() const {
-    at::Tensor infos = at::empty({static_cast<int64_t>(file_.tensors().size()), 7}, at::kLong);
+    const std::vector<gguf::Tensor> &tensors = file_.tensors();
+    at::Tensor infos = at::empty({7, static_cast<int64_t>(tensors.size())}, at::kLong);
     int64_t *out = infos.mutable_data_ptr<int64_t>();
-    for (const gguf::Tensor &tensor : file_.tensors()) {
-      *out++ = tensor.format - formats::kFormats.data();
-      *out++ = static_cast<int64_t>(tensor.nbytes);
-      *out++ = tensor.n_dims;
-      out = std::copy(tensor.ne.begin(), tensor.ne.end(), out);
-    }
+    const auto column = [&](auto &&value_of) { out = std::transform(tensors.begin(), tensors.end(), out, value_of); };
+    column([](const gguf::Tensor &tensor) { return tensor.format - formats::kFormats.data(); });
+    column([](const gguf::Tensor &tensor) { return static_cast<int64_t>(tensor.nbytes); });
+    column([](const gguf::Tensor &tensor) { return tensor.n_dims; });
+    for (size_t i = 0; i < 4; ++i) column([i](const gguf::Tensor &tensor) { return tensor.ne[i]; });
     return infos;
   }
 
