@@ -28,6 +28,7 @@ test: build cpp-test
 
 build: $(STAMP)
 	$(BIN)/cmake --build $(BUILD) --target rocforge_ops
+	$(BIN)/cmake --install $(BUILD) --prefix . > $(BUILD)/install.log
 
 $(STAMP): pyproject.toml setup.py tools/environment.py
 	$(PYTHON) tools/environment.py --create "$(TORCH)"

@@ -36,17 +36,17 @@ class CMakeBuild(build_ext):
         python = f"py{sys.version_info.major}{sys.version_info.minor}"
         default = ROOT / "build" / f"torch-{installed_torch()}-{python}"
         build = Path(os.environ.get("ROCFORGE_BUILD_DIR", default)).resolve()
-        output = Path(self.get_ext_fullpath(ext.name)).resolve().parent
+        prefix = Path(self.get_ext_fullpath(ext.name)).resolve().parents[1]
         configure = [
             "cmake", "-S", ROOT, "-B", build, "-G", "Ninja",
             f"-DPython_EXECUTABLE={sys.executable}",
             # Named anew each time: an isolated build leaves the path of a deleted ninja in the cache.
             f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
-            f"-DCMAKE_LIBRARY_OUTPUT_DIRECTORY={output}",
             *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]  # fmt: skip
         subprocess.check_call(configure)
         subprocess.check_call(["cmake", "--build", build, "--target", "rocforge_ops"])
+        subprocess.check_call(["cmake", "--install", build, "--prefix", prefix])
 
 
 class Wheel(bdist_wheel):

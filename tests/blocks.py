@@ -17,6 +17,11 @@ def random_rows(format: str, *shape: int, blocks: int = 3, seed: int = 0) -> tor
     return torch.randint(0, 256, (*shape, row_bytes), dtype=torch.uint8, generator=generator)
 
 
+def finite_rows(format: str, *shape: int) -> torch.Tensor:
+    """Random rows without infinities and NaNs, for comparisons that do not take a NaN for equal."""
+    return random_rows(format, *shape) & 0x3F
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Equal bit for bit, signed zeros included; all NaNs are one."""
     return a.dtype == b.dtype and a.shape == b.shape and _bits(a).equal(_bits(b))

@@ -7,16 +7,16 @@ import sys
 import numpy as np
 import pytest
 import torch
-from blocks import DTYPES, FORMATS, random_rows, same
+from blocks import DTYPES, FORMATS, finite_rows, random_rows, same
 
 import rocforge_ops as rf
 
 
 def test_is_ggml_bit_for_bit(format, device, golden_blocks):
-    if f"{format}.bytes" not in golden_blocks:
+    if f"{format.lower()}.bytes" not in golden_blocks:
         pytest.skip(f"no golden blocks of {format}")
-    packed = torch.from_numpy(golden_blocks[f"{format}.bytes"]).to(device)
-    values = torch.from_numpy(golden_blocks[f"{format}.values"])
+    packed = torch.from_numpy(golden_blocks[f"{format.lower()}.bytes"]).to(device)
+    values = torch.from_numpy(golden_blocks[f"{format.lower()}.values"])
     assert same(torch.ops.rocforge.dequantize(packed, format).cpu(), values)
 
 
@@ -81,7 +81,7 @@ def test_many_blocks_on_many_threads(format, device):
     [
         ("q4_1", "did you mean"),
         ("Q4_L", "did you mean"),
-        ("", "the formats are F32, F16"),
+        ("float32", "the formats are F32, F16"),
         ("Q" * 10_000, "unknown format 'Q"),
     ],
 )
@@ -115,7 +115,7 @@ def test_wrong_arguments(packed, dtype, error, message):
 
 @pytest.mark.parametrize("dtype", [None, *DTYPES])
 def test_opcheck(dtype, device):
-    for packed in [random_rows("Q5_1", 3), random_rows("Q5_1", 4, 3).transpose(0, 1), random_rows("Q5_1", 0)]:
+    for packed in [finite_rows("Q5_1", 3), finite_rows("Q5_1", 4, 3).transpose(0, 1), finite_rows("Q5_1", 0)]:
         torch.library.opcheck(torch.ops.rocforge.dequantize.default, (packed.to(device), "Q5_1", dtype))
 
 
@@ -138,7 +138,8 @@ def test_numpy_reference_agrees_on_every_format_it_knows(format):
     packed = random_rows(format, 16, seed=3)
     ours = torch.ops.rocforge.dequantize(packed, format).numpy()
     try:
-        theirs = gguf.quants.dequantize(packed.numpy(), kind)
+        with np.errstate(all="ignore"):
+            theirs = gguf.quants.dequantize(packed.numpy(), kind)
     except NotImplementedError:
         pytest.skip(f"the gguf package does not decode {format}")
     finite = np.isfinite(theirs) & np.isfinite(ours)
