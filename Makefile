@@ -47,6 +47,18 @@ sanitize: build
 	$(BIN)/cmake --build build/sanitize --target cpp_tests
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure -j $(JOBS)
 
+# The container reader on made-up files, under both sanitizers (docs/gguf.md). libFuzzer comes with clang.
+FUZZ_SECONDS ?= 120
+FUZZ_CXX ?= clang++-19
+
+fuzz: build
+	rm -rf build/fuzz/seeds && mkdir -p build/fuzz/corpus
+	$(FUZZ_CXX) -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	  -Icsrc -Itests/cpp csrc/gguf/*.cpp tests/fuzz/gguf_fuzz.cpp -o build/fuzz/gguf_fuzz
+	$(BIN)/python tests/fuzz/make_corpus.py build/fuzz/seeds
+	build/fuzz/gguf_fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -timeout=10 -malloc_limit_mb=64 -verbosity=0 \
+	  -print_final_stats=1 -dict=tests/fuzz/gguf.dict -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds
+
 lint: build
 	$(BIN)/python -m pip install -q ruff mypy clang-format
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ def info(ne: tuple[int, ...] = (32,), type: int = TENSOR_F32, offset: int = 0, n
     return tensor_info(name, ne, type, offset)
 
 
-def one_tensor(*arguments: object, data: int = 4096, **keywords: object) -> bytes:
+def one_tensor(*arguments: object, data: int = 256, **keywords: object) -> bytes:
     return gguf(infos=[info(*arguments, **keywords)], data=bytes(data))
 
 
@@ -129,14 +129,14 @@ TENSORS = {
         gguf(infos=[info(), info((1,), offset=128, name="u"), info((1,), offset=132, name="v")], data=bytes(512)),
         'tensor "v": expected a data offset that is a multiple of the alignment 32, found 132',
     ),
-    "offset behind the end": (one_tensor(offset=4096), "found a section of 4096 bytes"),
+    "offset behind the end": (one_tensor(offset=4096), "found a section of 256 bytes"),
     "one byte short": (one_tensor(data=127), "expected 128 bytes at 0 of the data section, found a section of 127"),
     "no data section": (gguf(infos=[info()]), "found a section of 0 bytes (truncated file or unfinished download?)"),
     "sizes wrap": (
         gguf(infos=[info((WRAPS,), TENSOR_I8), info((WRAPS,), TENSOR_I8, WRAPS, "u")], data=bytes(32)),
         f"expected {WRAPS} bytes at 0 of the data section, found a section of 32 bytes",
     ),
-    "size and offset wrap": (one_tensor((INT64_MAX - 31,), TENSOR_I8, WRAPS), "found a section of 4096 bytes"),
+    "size and offset wrap": (one_tensor((INT64_MAX - 31,), TENSOR_I8, WRAPS), "found a section of 256 bytes"),
     "same data": (
         gguf(infos=[info(), info(name="u")], data=bytes(256)),
         "expected data of its own, found an overlap with tensor",
