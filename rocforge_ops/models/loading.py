@@ -1,0 +1,173 @@
+"""Loads GGUF files: as plain tensors, into the transformers class of their architecture, or into any such module."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rocforge_ops.gguf import GGUFFile
+
+from ._optional import optional
+from .architecture import Architecture
+from .architectures import find
+from .header import Header
+from .meta import EmptyWeights
+from .plan import Plan, Step, make_plan
+from .progress import progress
+
+logger = logging.getLogger(__name__)
+Path = str | os.PathLike[str]
+
+FLOAT16_WARNING = (
+    "{} computes values above float16's largest (65504) and returns NaN in it, with any software: use bfloat16, the "
+    "default, or float32"
+)
+
+
+class Unused(NamedTuple):
+    """What `load_into(..., strict=False)` left out."""
+
+    missing: list[str]  # parameters of the module that the file has no tensors for
+    unexpected: list[str]  # tensors of the file that the module has no use for
+
+
+def load_state_dict(
+    path: Path, dtype: torch.dtype = torch.float16, device: str | torch.device = "cpu"
+) -> dict[str, Tensor]:
+    """All tensors of a file, dequantised to `dtype` on `device`, under their GGUF names and in the file's own order.
+
+    Needs no optional package. Rows stay as the converter arranged them; `load_model` puts them back.
+
+    Raises:
+        GGUFError: the file is malformed.
+    """
+    with GGUFFile(path) as file:
+        return {tensor.name: tensor.dequantize(dtype, device) for tensor in progress(file.values())}
+
+
+def load_config(path: Path) -> Any:
+    """The transformers configuration of a file's model. Raises as `load_model` does."""
+    with GGUFFile(path) as file:
+        header = Header(file)
+        return _config(header, find(header))
+
+
+def load_model(
+    path: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str | torch.device = "cpu",
+    packed: bool = False,
+    attn_implementation: str | None = None,
+) -> Any:
+    """A file's model as the ordinary transformers class of its architecture, in eval mode, ready to `.generate()`.
+
+    Args:
+        path: a GGUF file; of a split model, any of its parts.
+        dtype: of all weights. Gemma overflows in float16.
+        device: where weights are dequantised and stay.
+        packed: only False is supported.
+        attn_implementation: any name transformers knows; None takes what it prefers for the class: "sdpa", or "eager"
+            where the class has no other (Gemma 2, gpt-oss).
+
+    Raises:
+        GGUFError: the file is malformed.
+        ValueError: unknown architecture, missing key, or tensors that do not fit the class (all listed).
+        ImportError: transformers or gguf is not installed.
+    """
+    if packed:
+        raise ValueError("packed=True is not supported: packed=False dequantises the weights to `dtype`")
+    with GGUFFile(path) as file:
+        header = Header(file)
+        architecture = find(header)
+        if dtype == torch.float16 and architecture.float16_overflows:
+            warnings.warn(FLOAT16_WARNING.format(architecture.model_class), stacklevel=2)
+        model = _empty_model(_config(header, architecture), dtype, attn_implementation)
+        plan = make_plan(header, architecture, model)
+        plan.check(True, f"{os.fspath(path)} does not fit {architecture.model_class}")
+        if unread := header.unread():
+            logger.warning("%s has no use for %s", architecture.model_class, ", ".join(unread))
+        _fill(model, plan, header, dtype, torch.device(device))
+        _set_generation_tokens(model, header)
+    return model.to(device).eval()  # the buffers; all weights are there already
+
+
+def load_into(
+    module: nn.Module,
+    path: Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    strict: bool = True,
+) -> Unused:
+    """A file's weights into a module the caller built: a transformers model of the file's architecture, or its base.
+
+    Parameters are overwritten in place and keep their dtype and device. Parameters on the meta device are allocated: as
+    `dtype` (None: their own) on `device` (None: the CPU). Configuration, buffers and mode are left as they are
+    (`load_config` gives the file's configuration).
+
+    Raises:
+        ValueError: tensors that do not fit the module, all listed at once. Without `strict` only wrong shapes count;
+            what is missing or unexpected is returned.
+    """
+    with GGUFFile(path) as file:
+        header = Header(file)
+        plan = make_plan(header, find(header), module)
+        plan.check(strict, f"{os.fspath(path)} does not fit {type(module).__name__}")
+        _fill(module, plan, header, dtype, torch.device("cpu" if device is None else device))
+    return Unused(plan.missing, plan.unexpected)
+
+
+def _config(file: Header, architecture: Architecture) -> Any:
+    config_class = getattr(optional("transformers"), architecture.model_class).config_class
+    fields = {name: _value(file, source) for name, source in architecture.config.items()}
+    if "head_dim" not in fields and file.head_dim * file.heads != file.get("embedding_length"):
+        raise ValueError(f"heads of {file.head_dim} elements, which {config_class.__name__} cannot express")
+    config = config_class(**fields, architectures=[architecture.model_class])
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, fields[name])  # some classes put their own ids where None was given
+    return config
+
+
+def _value(file: Header, source: Any) -> Any:
+    return file.get(source) if isinstance(source, str) else source(file)
+
+
+def _empty_model(config: Any, dtype: torch.dtype, attn_implementation: str | None) -> Any:
+    options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
+    with EmptyWeights():
+        return optional("transformers").AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+
+
+class _Item(NamedTuple):
+    step: Step
+    nbytes: int
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, plan: Plan, file: Header, dtype: torch.dtype | None, device: torch.device) -> None:
+    """Carries out the plan, tensor by tensor in the file's order."""
+    position = {name: index for index, name in enumerate(file.file)}
+    items = [_Item(step, sum(file.file[name].nbytes for name in step.tensors)) for step in plan.steps]
+    for step, _ in progress(sorted(items, key=lambda item: position[item.step.tensors[0]])):
+        parameter = module.get_parameter(step.parameter)
+        if parameter.is_meta:
+            value = step.value(file, dtype or parameter.dtype, device).view(parameter.shape)
+            owner, _, name = step.parameter.rpartition(".")
+            setattr(module.get_submodule(owner), name, nn.Parameter(value, requires_grad=parameter.requires_grad))
+        else:
+            parameter.copy_(step.value(file, parameter.dtype, parameter.device).view(parameter.shape))
+    if hasattr(module, "tie_weights"):
+        module.tie_weights()
+
+
+def _set_generation_tokens(model: Any, file: Header) -> None:
+    """Generation ends at the end of the text, of the turn or of the message."""
+    ends = [id for name in ("eos", "eot", "eom") if (id := file.token_id(name)) is not None]
+    generation = model.generation_config
+    generation.bos_token_id = file.token_id("bos")
+    generation.pad_token_id = file.token_id("padding")
+    generation.eos_token_id = list(dict.fromkeys(ends)) if len(set(ends)) > 1 else next(iter(ends), None)

@@ -1,0 +1,118 @@
+"""Rotary embedding parameters, as transformers' configurations hold them, out of a file's keys and tensors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .header import Header
+
+DEFAULT_BASE = 10000.0  # ggml's, for a file without rope.freq_base
+FACTOR_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+
+# Every published Llama 3.1+ checkpoint uses these; only the overall factor differs.
+LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+
+
+def rope_parameters(file: Header) -> dict[str, Any]:
+    """Base and scaling for a model that rotates whole heads."""
+    if file.rotary_dim != file.head_dim:
+        raise ValueError(
+            f"{file.architecture}.rope.dimension_count is {file.rotary_dim}, but this model rotates whole heads of "
+            f"{file.head_dim}"
+        )
+    return {"rope_theta": file.get("rope.freq_base", DEFAULT_BASE)} | rope_scaling(file)
+
+
+def partial_rope_parameters(file: Header) -> dict[str, Any]:
+    """Base and scaling for a model that may rotate only the first part of a head."""
+    parameters = {"rope_theta": file.get("rope.freq_base", DEFAULT_BASE)} | rope_scaling(file)
+    return parameters | {"partial_rotary_factor": file.rotary_dim / file.head_dim}
+
+
+def rope_per_layer_type(file: Header) -> dict[str, Any]:
+    """For models with windowed layers that rotate by a base of their own; scaling concerns the global layers only."""
+    full = rope_parameters(file)
+    local = {"rope_type": "default", "rope_theta": file.get("rope.freq_base_swa", full["rope_theta"])}
+    return {"full_attention": full, "sliding_attention": local}
+
+
+def rope_scaling(file: Header) -> dict[str, Any]:
+    """rope_type and what belongs to it. Per-frequency factors are stored as tensors, everything else as keys."""
+    if file.has("rope_freqs.weight"):
+        return _frequency_factors(file)
+    if file.has("rope_factors_long.weight"):
+        return _long(file)
+    kind = file.get("rope.scaling.type", "none")
+    legacy_factor = file.get("rope.scale_linear", 1.0)  # the key before scaling had kinds
+    factor = file.get("rope.scaling.factor", legacy_factor)
+    if kind == "linear" or (kind == "none" and legacy_factor != 1.0):
+        return {"rope_type": "linear", "factor": factor}
+    if kind == "yarn":
+        return _yarn(file, factor)
+    if kind != "none":
+        raise ValueError(
+            f"{file.architecture}.rope.scaling.type is {kind!r}; known are none, linear, yarn and longrope"
+        )
+    return {"rope_type": "default"}
+
+
+def _yarn(file: Header, factor: float) -> dict[str, Any]:
+    parameters = {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": _original_context(file),
+        "beta_fast": file.get("rope.scaling.yarn_beta_fast", 32.0),
+        "beta_slow": file.get("rope.scaling.yarn_beta_slow", 1.0),
+    }
+    attention_factor = file.get("rope.scaling.yarn_attn_factor", None)
+    return parameters if attention_factor is None else parameters | {"attention_factor": attention_factor}
+
+
+def _long(file: Header) -> dict[str, Any]:
+    """Two sets of factors, the second for texts longer than the original context (Phi-3 128k)."""
+    file.get("rope.scaling.type", "longrope")
+    context, original = file.get("context_length"), _original_context(file)
+    factor = max(1.0, context / original)
+    attention = math.sqrt(1 + math.log(factor) / math.log(original))
+    return {
+        "rope_type": "longrope",
+        "factor": factor,
+        "short_factor": file.floats("rope_factors_short.weight"),
+        "long_factor": file.floats("rope_factors_long.weight"),
+        "attention_factor": file.get("rope.scaling.attn_factor", attention),
+        "original_max_position_embeddings": original,
+    }
+
+
+def _frequency_factors(file: Header) -> dict[str, Any]:
+    """One fixed set of factors (Llama 3.1+): the rule it came from where that reproduces it, else the factors."""
+    factors = file.floats("rope_freqs.weight")
+    rule = {"rope_type": "llama3", "factor": max(factors)} | LLAMA3
+    expected = llama3_factors(rule, file.get("rope.freq_base", DEFAULT_BASE), file.rotary_dim)
+    if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(factors, expected, strict=True)):
+        return rule
+    context = file.get("context_length")
+    return {
+        "rope_type": "longrope",
+        "factor": 1.0,
+        "short_factor": factors,
+        "long_factor": factors,
+        "attention_factor": 1.0,
+        "original_max_position_embeddings": context,
+    }
+
+
+def llama3_factors(rule: dict[str, Any], base: float, dim: int) -> list[float]:
+    """What each of the dim / 2 frequencies is divided by: 1 for short waves, `factor` for long ones, smooth between."""
+    low, high, factor = rule["low_freq_factor"], rule["high_freq_factor"], rule["factor"]
+    factors = []
+    for i in range(0, dim, 2):
+        wavelength = 2 * math.pi * base ** (i / dim)
+        smooth = (rule["original_max_position_embeddings"] / wavelength - low) / (high - low)
+        factors.append(1 / ((1 - smooth) / factor + smooth) if 0 < smooth < 1 else 1.0 if smooth >= 1 else factor)
+    return factors
+
+
+def _original_context(file: Header) -> int:
+    return file.get("rope.scaling.original_context_length", file.get("context_length"))
