@@ -29,7 +29,7 @@
 #pragma once
 
 #if defined(ROCFORGE_EMULATE)
-  #include "emu.h"  // tests/emulation
+  #include "device.h"  // tests/emulation
 #elif defined(__HIP__)
   #include "hip/gpu/amd.h"
 #elif defined(__CUDACC__)
