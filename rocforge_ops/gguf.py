@@ -155,6 +155,8 @@ class GGUFFile(Mapping[str, GGUFTensor]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fsdecode(path)
+        if b"\0" in self.path.encode():  # UnicodeEncodeError for a name that is not UTF-8, as PyTorch's strings are
+            raise ValueError(f"a path without NULs is needed, got {self.path!r}")
         file, failure = torch.classes.rocforge.GGUFFile.open(self.path)
         _raise(failure)
         names = _strings(*file.tensor_names())

@@ -38,7 +38,7 @@ def tensor_info(name: str | bytes, ne: Sequence[int], type: int, offset: int, n_
     return string(name) + shape + struct.pack("<iQ", type, offset % 2**64)
 
 
-def gguf(
+def gguf_file(
     metadata: Sequence[bytes] = (),
     infos: Sequence[bytes] = (),
     data: bytes = b"",

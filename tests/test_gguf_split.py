@@ -9,8 +9,7 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_bytes import F32, I8, I64, STRING, TENSOR_F32, U8, U16, U64, array, key_value, tensor_info
-from gguf_bytes import gguf as gguf_bytes
+from gguf_bytes import F32, I8, I64, STRING, TENSOR_F32, U8, U16, U64, array, gguf_file, key_value, tensor_info
 
 import rocforge_ops as rf
 
@@ -36,7 +35,7 @@ def shard(
     keys += [key_value("split.tensors.count", type, total), *metadata]
     infos = [tensor_info(name, (1,), TENSOR_F32, 32 * i) for i, name in enumerate(names)]
     weights = [np.array([2 * number + i], np.float32).tobytes().ljust(32, b"\0") for i in range(len(names))]
-    return gguf_bytes(keys, infos, b"".join(weights))
+    return gguf_file(keys, infos, b"".join(weights))
 
 
 @pytest.fixture
@@ -110,17 +109,17 @@ REFUSED = {
     "missing": ({"shard1": None}, f'key "split.count": expected shard 2 of 3 at .*{shard_name(1)}, found no such file'),
     "number of another": ({"shard1": shard(2)}, 'key "split.no": expected shard 2 of 3, found shard 3 of 3'),
     "count of another": ({"shard1": shard(1, count=4)}, "expected shard 2 of 3, found shard 2 of 4"),
-    "a whole model": ({"shard1": gguf_bytes()}, "expected shard 2 of 3, found a file that is not split"),
+    "a whole model": ({"shard1": gguf_file()}, "expected shard 2 of 3, found a file that is not split"),
     "total": ({"shard2": shard(2, total=7)}, 'key "split.tensors.count": expected 7 tensors in all shards, found 6'),
     "repeated name": ({"shard2": shard(2, names=("t4", "t0"))}, 'tensor "t0": expected every tensor name once'),
     "malformed": ({"shard1": b"GGUF"}, f"{shard_name(1)}, byte 4, header: expected 4 bytes of version"),
     "too many": (LONG, 'key "split.count": expected at most 65535 shards, found 1099511627776'),
     "negative count": ({"shard0": shard(0, I8, count=-1)}, "expected an integer of at least 0, found i8"),
     "number too high": ({"shard0": shard(3)}, "expected a shard number from 0 to 2, found 3"),
-    "count is a float": ({"shard0": gguf_bytes([key_value("split.count", F32, 3.0)])}, "at least 0, found f32"),
-    "count is an array": ({"shard0": gguf_bytes([array("split.count", U8, [3])])}, "found array of 1 u8"),
+    "count is a float": ({"shard0": gguf_file([key_value("split.count", F32, 3.0)])}, "at least 0, found f32"),
+    "count is an array": ({"shard0": gguf_file([array("split.count", U8, [3])])}, "found array of 1 u8"),
     "no number": (
-        {"shard0": gguf_bytes([key_value("split.count", U16, 3)])},
+        {"shard0": gguf_file([key_value("split.count", U16, 3)])},
         'key "split.no": expected a shard number from 0 to 2, found no such key',
     ),
 }

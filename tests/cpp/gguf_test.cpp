@@ -169,6 +169,7 @@ TEST(Gguf, RefusesSizesThatWrap) {
   EXPECT_EQ(refusal(one({k32, k32}, kTensorI8, 0)).expected, "at most 2^63 - 1 weights");
   EXPECT_EQ(refusal(one({256, k40, k40}, kTensorQ4_K, 0)).expected, "at most 2^63 - 1 weights");
   EXPECT_EQ(refusal(one({k32 / 2 - 1, k32 / 2 - 1}, kTensorI64, 0)).expected, "a size below 2^64 bytes");
+  EXPECT_EQ(refusal(one({k32, k32 / 8}, kTensorI64, 0)).expected, "a size below 2^64 bytes");
   EXPECT_EQ(refusal(one({kHuge}, kTensorI8, kHuge)).subject, "tensor \"t\"");
   EXPECT_EQ(refusal(one({kHuge}, kTensorI8, static_cast<uint64_t>(-64))).subject, "tensor \"t\"");
   EXPECT_EQ(refusal(one({1}, kTensorF32, static_cast<uint64_t>(-32))).subject, "tensor \"t\"");

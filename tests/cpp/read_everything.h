@@ -28,9 +28,11 @@ inline uint64_t read_everything(const File &file) {
   }
   for (const Tensor &tensor : file.tensors()) {
     require(!tensor.name.empty() && is_utf8(tensor.name) && file.find_tensor(tensor.name) == &tensor);
-    uint64_t rows = 1;
-    for (size_t i = 1; i < tensor.ne.size(); ++i) rows *= tensor.ne[i];
-    require(tensor.nbytes == rows * tensor.row_bytes() && tensor.nbytes > 0);
+    uint64_t nbytes = tensor.row_bytes();
+    for (size_t i = 1; i < tensor.ne.size(); ++i) {
+      require(tensor.ne[i] > 0 && !__builtin_mul_overflow(nbytes, tensor.ne[i], &nbytes));
+    }
+    require(nbytes == tensor.nbytes && nbytes > 0);
     for (uint64_t i = 0; i < tensor.nbytes; ++i) sum += tensor.data.get()[i];
   }
   return sum;

@@ -12,8 +12,7 @@ import gguf
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from gguf_bytes import STRING, U16, array, key_value
-from gguf_bytes import gguf as gguf_bytes
+from gguf_bytes import STRING, U16, array, gguf_file, key_value
 from test_gguf_malformed import CASES
 
 
@@ -44,8 +43,8 @@ def main() -> None:
     write_model(folder / "small.gguf", types[:3], 8, 0)
     write_model(folder / "split.gguf", types[:4], 32, 2)
     shard = [key_value("split.no", U16, 0), key_value("split.count", U16, 2), key_value("split.tensors.count", U16, 0)]
-    (folder / "shard").write_bytes(gguf_bytes(shard))
-    (folder / "vocabulary").write_bytes(gguf_bytes([array("tokens", STRING, ["a", "b", "▁c"])], version=2))
+    (folder / "shard").write_bytes(gguf_file(shard))
+    (folder / "vocabulary").write_bytes(gguf_file([array("tokens", STRING, ["a", "b", "▁c"])], version=2))
     for name, (content, _) in CASES.items():
         if len(content) < 4096:
             (folder / name.replace("/", "_")).write_bytes(content)
