@@ -7,8 +7,9 @@
 // and weight = d * (level * level_unit) [+ offset], in ggml's own order of operations, bit for bit.
 // A plain type (block_size 1) has value(block) instead.
 //
-// The surroundings supply ROCFORGE_HD, ROCFORGE_TABLE, Word, Int8x8, Int16x8, Float8, load, lookup, lookup16, bit_cast,
-// float_from_half, join, to_floats and store: host.h here, gpu.h in device code, which includes it first.
+// The surroundings supply ROCFORGE_HD, ROCFORGE_TABLE, Word, Int8x8, Int16x8, Float8, load, join, lookup, lookup16,
+// bit_cast, float_from_half, float_from_half_in_loop, to_floats and store: host.h here, gpu.h in device code, which
+// includes it first.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,7 @@ struct Scale {
 };
 
 // `byte` in every byte of a word.
-constexpr Word each(uint32_t byte) { return ~Word{0} / 255 * byte; }
+ROCFORGE_HD constexpr Word each(uint32_t byte) { return ~Word{0} / 255 * byte; }
 
 // Word by word. Shifts move bits across bytes: mask afterwards. Sums of bytes must stay below 256.
 template <class Words, int size = Words::size> ROCFORGE_HD Words operator>>(Words a, int bits) {
@@ -85,6 +86,16 @@ ROCFORGE_HD Int8x8 load8(const uint8_t *p) {
   Int8x8 bytes;
   for (int i = 0; i < Int8x8::size; ++i) bytes.words[i] = load<Word>(p + i * sizeof(Word));
   return bytes;
+}
+
+// Byte i of a field of whole words. The CPU reads the word: g++ spills single bytes and reads them back as words, which
+// stalls.
+ROCFORGE_HD uint32_t byte_of(const uint8_t *field, int i) {
+  if constexpr (sizeof(Word) == 8) {
+    return load<uint32_t>(field + (i & ~3)) >> 8 * (i & 3) & 0xff;
+  } else {
+    return field[i];
+  }
 }
 
 // The i-th four bits (0 .. 1), or the i-th two bits (0 .. 3), of every byte.

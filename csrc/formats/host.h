@@ -44,16 +44,26 @@ template <class To, class From> ROCFORGE_HD To bit_cast(const From &from) {
   return to;
 }
 
-// IEEE half to float, exact for all 65536 values. Not through _Float16: a library call where the processor has no
-// instruction for it, and g++ 12 vectorises no loop over it. Free of branches, so that loops vectorise.
-ROCFORGE_HD float float_from_half(uint32_t half) {
+// IEEE half to float, exact for all 65536 values, in integer arithmetic and masks: g++ 12 vectorises no loop over
+// _Float16.
+ROCFORGE_HD float float_from_half_in_loop(uint32_t half) {
   const uint32_t shifted = (half & 0x7fff) << 13;
+  const uint32_t is_subnormal = -static_cast<uint32_t>(shifted < 0x00800000);
+  const uint32_t is_special = -static_cast<uint32_t>(shifted >= 0x0f800000);  // inf and NaN: all exponent bits set
   // Subnormals count units of 2^-24: put below the leading 1 of 2^-14, which is taken off again.
-  const float subnormal = bit_cast<float>(shifted + 0x38800000) - 0x1p-14f;
-  const float normal = bit_cast<float>(shifted + 0x38000000);
-  const float special = bit_cast<float>(shifted | 0x7f800000);  // inf and NaN
-  const float magnitude = shifted < 0x00800000 ? subnormal : shifted < 0x0f800000 ? normal : special;
-  return bit_cast<float>(bit_cast<uint32_t>(magnitude) | (half & 0x8000) << 16);
+  const uint32_t subnormal = bit_cast<uint32_t>(bit_cast<float>(shifted + 0x38800000) - 0x1p-14f);
+  const uint32_t normal = shifted + 0x38000000 + (is_special & 0x38000000);
+  const uint32_t magnitude = (is_subnormal & subnormal) | (~is_subnormal & normal);
+  return bit_cast<float>(magnitude | (half & 0x8000) << 16);
+}
+
+// The same for a single value: by the processor's instruction where it has one (elsewhere _Float16 is a library call).
+ROCFORGE_HD float float_from_half(uint32_t half) {
+#if defined(__FLT16_MAX__) && (defined(__F16C__) || defined(__ARM_FEATURE_FP16_SCALAR_ARITHMETIC))
+  return bit_cast<_Float16>(static_cast<uint16_t>(half));
+#else
+  return float_from_half_in_loop(half);
+#endif
 }
 
 // GNU vector extensions: the compiler splits what is wider than the processor's registers; a cast from one vector type

@@ -10,7 +10,8 @@ namespace rocforge::formats {
 
 // Of the i-th 32 weights.
 ROCFORGE_HD Scale k_scale(const Half &d, const Half &dmin, const uint8_t scales[12], int i) {
-  const uint32_t s = scales[i & 3], m = scales[4 + (i & 3)], low = scales[8 + (i & 3)];
+  const int k = i & 3;
+  const uint32_t s = byte_of(scales, k), m = byte_of(scales, 4 + k), low = byte_of(scales, 8 + k);
   const uint32_t scale = i < 4 ? s & 0x3f : (low & 0x0f) | s >> 6 << 4;
   const uint32_t min = i < 4 ? m & 0x3f : low >> 4 | m >> 6 << 4;
   return {to_float(d) * static_cast<float>(scale), -(to_float(dmin) * static_cast<float>(min))};

@@ -16,7 +16,7 @@ struct F16 : PlainFormat {
   static constexpr const char *name = "F16";
   static constexpr int id = 1;
   using Block = Half;
-  static ROCFORGE_HD float value(const Block &block) { return to_float(block); }
+  static ROCFORGE_HD float value(const Block &block) { return float_from_half_in_loop(load<uint16_t>(block.bytes)); }
 };
 
 struct BF16 : PlainFormat {

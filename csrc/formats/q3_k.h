@@ -22,8 +22,8 @@ struct Q3_K : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int group) {
     const int i = group >> 1;
-    const uint32_t low = block.scales[i & 7] >> 4 * (i >> 3) & 0x0f;
-    const uint32_t high = block.scales[8 + (i & 3)] >> 2 * (i >> 2) & 0x03;
+    const uint32_t low = byte_of(block.scales, i & 7) >> 4 * (i >> 3) & 0x0f;
+    const uint32_t high = byte_of(block.scales, 8 + (i & 3)) >> 2 * (i >> 2) & 0x03;
     return {to_float(block.d) * static_cast<float>(static_cast<int>(low | high << 4) - 32)};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
