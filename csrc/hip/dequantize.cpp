@@ -17,8 +17,8 @@ at::Tensor dequantize(const at::Tensor &packed, c10::string_view format, std::op
   // A contiguous tensor is one long row.
   const int64_t weights = packed.is_contiguous() ? out.numel() : args.out_shape.back();
   const at::Tensor rows = packed.is_contiguous() ? packed.view({1, -1}) : mappable(packed);
-  decode_rows(args.format, out_type(args.dtype), {row_map(rows), out.mutable_data_ptr(), out.numel() / weights, weights},
-              stream.get());
+  decode_rows(args.format, out_type(args.dtype),
+              {row_map(rows), out.mutable_data_ptr(), out.numel() / weights, weights}, stream.get());
   return out;
 }
 

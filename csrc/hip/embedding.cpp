@@ -3,6 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
+#include <limits>
+
 #include "hip/row_map.h"
 #include "hip/stream.h"
 
@@ -14,6 +16,8 @@ at::Tensor embedding(const at::Tensor &packed, c10::string_view format, const at
   const EmbeddingArgs args = check_embedding(packed, format, indices, dtype);
   at::Tensor out = at::empty(args.out_shape, packed.options().dtype(args.dtype));
   if (out.numel() == 0) return out;
+  // No index is in range, and the kernel reads at least one row.
+  if (packed.size(0) == 0) return out.fill_(std::numeric_limits<double>::quiet_NaN());
   const DeviceStream stream(packed.device());
   const at::Tensor rows = indices.contiguous();
   RowMap map = row_map(packed);

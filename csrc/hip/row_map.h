@@ -11,9 +11,10 @@ inline OutType out_type(at::ScalarType dtype) {
   return dtype == at::kFloat ? OutType::kFloat : dtype == at::kHalf ? OutType::kHalf : OutType::kBFloat16;
 }
 
-// `packed`, or a contiguous copy where it has more dimensions than a map holds.
+// `packed`, or a contiguous copy where it has more dimensions or rows than a map of strides holds.
 inline at::Tensor mappable(const at::Tensor &packed) {
-  return packed.dim() - 1 <= RowMap::kMaxDims ? packed : packed.contiguous();
+  const bool fits = packed.dim() - 1 <= RowMap::kMaxDims && packed.numel() / packed.size(-1) <= INT32_MAX;
+  return fits ? packed : packed.contiguous();
 }
 
 // `packed` [..., row_bytes] has at least one dimension of rows, and at most RowMap::kMaxDims unless it is contiguous.
@@ -27,7 +28,7 @@ inline RowMap row_map(const at::Tensor &packed) {
   }
   map.dims = static_cast<int>(packed.dim() - 1);
   for (int dim = 0; dim < map.dims; ++dim) {
-    map.sizes[dim] = packed.size(dim);
+    map.sizes[dim] = make_divider(packed.size(dim));
     map.strides[dim] = packed.stride(dim);
   }
   return map;

@@ -7,7 +7,7 @@
 
 // ROCm builds of PyTorch use the key CUDA too. The emulation registers under CPU, in the place of the reference.
 #ifndef ROCFORGE_GPU_KEY
-#define ROCFORGE_GPU_KEY CUDA
+  #define ROCFORGE_GPU_KEY CUDA
 #endif
 
 namespace rocforge {
