@@ -25,7 +25,8 @@ DecodeRow decode_row(int format, OutType out) {
 
 }  // namespace
 
+extern const AttentionKernels kAttention;  // attention_tiles.cpp
 extern const Kernels kKernels;
-const Kernels kKernels{ROCFORGE_STRING(ROCFORGE_CPU_ISA), decode_row};
+const Kernels kKernels{ROCFORGE_STRING(ROCFORGE_CPU_ISA), decode_row, kAttention};
 
 }  // namespace rocforge::cpu::ROCFORGE_CPU_ISA

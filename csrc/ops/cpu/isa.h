@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "ops/cpu/attention.h"
+
 namespace rocforge::cpu {
 
 enum class OutType { kFloat, kHalf, kBFloat16 };
@@ -13,10 +15,11 @@ using DecodeRow = void (*)(const uint8_t *packed, void *out, int64_t weights);
 struct Kernels {
   const char *isa;
   DecodeRow (*decode_row)(int format, OutType out);  // format: position in formats::kFormats
+  const AttentionKernels &attention;
 };
 
 // Those of the best instruction set that this processor runs, or of the one named by the environment variable
-// ROCFORGE_CPU_ISA (baseline, v3, v4): results are the same bit for bit, speed is not.
+// ROCFORGE_CPU_ISA (baseline, v3, v4): decoded weights are the same bit for bit, attention within rounding.
 const Kernels &kernels();
 
 }  // namespace rocforge::cpu

@@ -1,0 +1,132 @@
+// Between tensors of any element type and the accumulating type: rows in, rows out, and scratch memory.
+// Compiled once per instruction set: ROCFORGE_CPU_ISA names the namespace.
+#pragma once
+
+#include "ops/cpu/attention.h"
+#include "ops/cpu/attention/multiply.h"
+
+namespace rocforge::cpu::ROCFORGE_CPU_ISA {
+namespace {
+
+// Hands out 64-byte aligned pieces of scratch memory; from a null start it only counts.
+class Arena {
+ public:
+  explicit Arena(void *start) : start_(static_cast<char *>(start)) {}
+  template <class T> T *take(int64_t count) {
+    const int64_t at = used_;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    return start_ ? reinterpret_cast<T *>(start_ + at) : nullptr;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  char *start_;
+  int64_t used_ = 0;
+};
+
+struct HalfBits {
+  uint16_t bits;
+};
+struct BFloat16Bits {
+  uint16_t bits;
+};
+struct Kept {  // an element of a bool mask
+  uint8_t value;
+};
+
+ROCFORGE_HD float number(float x) { return x; }
+ROCFORGE_HD double number(double x) { return x; }
+ROCFORGE_HD float number(HalfBits x) { return formats::float_from_half(x.bits); }
+ROCFORGE_HD float number(BFloat16Bits x) { return formats::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+// As an additive mask has it.
+ROCFORGE_HD float number(Kept x) { return x.value ? 0.0f : -kInfinity<float>; }
+
+// Rounded to nearest even, free of branches so that loops vectorise.
+ROCFORGE_HD uint16_t bfloat16_bits(float x) {
+  const uint32_t bits = formats::bit_cast<uint32_t>(x);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return static_cast<uint16_t>(x != x ? 0x7fc0 : rounded);
+}
+ROCFORGE_HD uint16_t half_bits(float x) {
+  const uint32_t bits = formats::bit_cast<uint32_t>(x), magnitude = bits & 0x7fffffff;
+  // Below 2^-14 a half counts units of 2^-24: adding 0.5 leaves that count, rounded, in the low bits.
+  const uint32_t small = formats::bit_cast<uint32_t>(formats::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
+  const uint32_t normal = (magnitude - 0x38000000 + 0x0fff + (magnitude >> 13 & 1)) >> 13;
+  const uint32_t number = magnitude < 0x38800000 ? small : magnitude < 0x47800000 ? normal : 0x7c00;
+  return static_cast<uint16_t>((x != x ? 0x7e00 : number) | (bits >> 16 & 0x8000));
+}
+
+// Calls function(elements) with a pointer of the element's own type.
+template <class Function> ROCFORGE_HD void with_type(Element type, const char *data, Function function) {
+  switch (type) {
+    case Element::kFloat:
+      return function(reinterpret_cast<const float *>(data));
+    case Element::kDouble:
+      return function(reinterpret_cast<const double *>(data));
+    case Element::kHalf:
+      return function(reinterpret_cast<const HalfBits *>(data));
+    case Element::kBFloat16:
+      return function(reinterpret_cast<const BFloat16Bits *>(data));
+    case Element::kBool:
+      return function(reinterpret_cast<const Kept *>(data));
+  }
+}
+
+template <class Acc> constexpr Element kElement = sizeof(Acc) == 4 ? Element::kFloat : Element::kDouble;
+
+// `width` elements with unit stride, zeros up to `padded`.
+template <class Acc> void load_row(Element type, const char *row, int64_t width, int64_t padded, Acc *out) {
+  with_type(type, row, [&](const auto *elements) {
+    for (int64_t i = 0; i < width; ++i) out[i] = static_cast<Acc>(number(elements[i]));
+  });
+  for (int64_t i = width; i < padded; ++i) out[i] = 0;
+}
+
+// The same, down a column of a matrix whose rows are `step` apart.
+template <class Acc> void load_row_transposed(Element type, const char *row, int64_t width, Acc *out, int64_t step) {
+  with_type(type, row, [&](const auto *elements) {
+    for (int64_t i = 0; i < width; ++i) out[i * step] = static_cast<Acc>(number(elements[i]));
+  });
+}
+
+template <class Acc> void store_row(const Acc *values, Element type, char *row, int64_t width) {
+  if (type == kElement<Acc>) {
+    std::memcpy(row, values, width * sizeof(Acc));
+    return;
+  }
+  if (type == Element::kFloat) {  // a float32 mask's gradient beside float64 tensors
+    for (int64_t i = 0; i < width; ++i) reinterpret_cast<float *>(row)[i] = static_cast<float>(values[i]);
+    return;
+  }
+  for (int64_t i = 0; i < width; ++i) {
+    const float x = static_cast<float>(values[i]);
+    reinterpret_cast<uint16_t *>(row)[i] = type == Element::kHalf ? half_bits(x) : bfloat16_bits(x);
+  }
+}
+
+// A tile of rows in the accumulating type.
+template <class Acc> struct Matrix {
+  const Acc *data;
+  int64_t row;  // stride
+
+  Left<Acc> rows() const { return {data, row, 1}; }
+  Left<Acc> columns() const { return {data, 1, row}; }  // transposed
+  Right<Acc> right() const { return {data, row}; }
+};
+
+// Rows begin .. begin + count of one head: where they are when they need no conversion and no padding to whole vectors
+// (`padded` > width), else copied to `scratch`.
+template <class Acc>
+Matrix<Acc> load_rows(const View &view, int64_t batch, int64_t head, int64_t begin, int64_t count, int64_t width,
+                      int64_t padded, Acc *scratch) {
+  if (view.type == kElement<Acc> && padded == width) {
+    return {reinterpret_cast<const Acc *>(view.at(batch, head, begin)), view.row};
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    load_row(view.type, view.at(batch, head, begin + i), width, padded, scratch + i * padded);
+  }
+  return {scratch, padded};
+}
+
+}  // namespace
+}  // namespace rocforge::cpu::ROCFORGE_CPU_ISA
