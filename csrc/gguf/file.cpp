@@ -1,5 +1,6 @@
 #include "gguf/file.h"
 
+#include <optional>
 #include <system_error>
 #include <utility>
 
@@ -19,16 +20,16 @@ OpenedShard open_shard(const std::filesystem::path &path) {
   return {map, parse_shard(bytes, map->bytes().size(), path)};
 }
 
-// Shard `number` of the model that `first` (found at `path`) is a part of.
-OpenedShard open_sibling(const std::filesystem::path &path, const Shard &first, const SplitPlace &place) {
-  const std::filesystem::path sibling = shard_path(path, first, place);
+// The shard at `place` of the model that `given` (found at `path`) is a part of.
+OpenedShard open_sibling(const std::filesystem::path &path, const Shard &given, const SplitPlace &place) {
+  const std::filesystem::path sibling = shard_path(path, given, place);
   try {
     OpenedShard opened = open_shard(sibling);
     check_place(opened.shard, place);
     return opened;
   } catch (const std::filesystem::filesystem_error &error) {
     if (error.code() != std::errc::no_such_file_or_directory) throw;
-    throw missing_shard(first, place, sibling);
+    throw missing_shard(given, place, sibling);
   }
 }
 

@@ -1,7 +1,6 @@
 #include "gguf/shard.h"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <unordered_set>
 #include <utility>
@@ -190,7 +189,7 @@ const formats::FormatInfo *Parser::read_format() {
     cursor_.fail("a type that GGUF still has", number + ": " + std::string(removed) + ", removed from GGUF");
   }
   const int index = formats::find(static_cast<uint32_t>(id));
-  if (index < 0) cursor_.fail("a type of ggml's", number + ", a private type or one newer than this reader");
+  if (index < 0) cursor_.fail("a type that ggml defines", number + ", a private type or one newer than this reader");
   return &formats::kFormats[index];
 }
 
