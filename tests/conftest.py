@@ -9,6 +9,11 @@ import torch
 
 import rocforge_ops as rf
 
+# A library of kernels compiled for the CPU (docs/gpu.md): its operators take the place of the CPU's in this process.
+EMULATED = os.environ.get("ROCFORGE_EMULATED")
+if EMULATED:
+    torch.ops.load_library(EMULATED)
+
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("ROCFORGE_SHARED", ROOT.parent / "shared"))
 
@@ -38,11 +43,34 @@ def golden_blocks() -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def devices() -> list:
+    if EMULATED:
+        return [pytest.param("cpu", id=Path(EMULATED).stem.removeprefix("librocforge_"))]
+    return ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(params=devices())
 def device(request: pytest.FixtureRequest) -> str:
+    """Where the operators run: the CPU and a GPU, or the GPU kernels emulated on the CPU."""
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here")
     return request.param
+
+
+@pytest.fixture
+def reference_device() -> str:
+    """The CPU with its own operators: for what only they promise."""
+    if EMULATED:
+        pytest.skip("the CPU's own operators are replaced in this run")
+    return "cpu"
+
+
+@pytest.fixture
+def kernel_device(device: str) -> str:
+    """A GPU, real or emulated: for what only its kernels promise."""
+    if device == "cpu" and not EMULATED:
+        pytest.skip("a promise of the GPU kernels")
+    return device
 
 
 @pytest.fixture(params=[f.name for f in rf.formats])

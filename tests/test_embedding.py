@@ -42,14 +42,25 @@ def test_empty(device):
 
 
 @pytest.mark.parametrize("index", [-1, 4, 2**40, -(2**40)])
-def test_index_out_of_range(index):
+def test_index_out_of_range(index, reference_device):
     with pytest.raises(IndexError, match=f"index {index} is out of range for 4 rows"):
         rf.embedding(random_rows("Q8_0", 4), "Q8_0", torch.tensor([0, index]))
 
 
-def test_index_into_no_rows():
+def test_index_into_no_rows(reference_device):
     with pytest.raises(IndexError, match="out of range for 0 rows"):
         rf.embedding(random_rows("Q8_0", 0), "Q8_0", torch.tensor([0]))
+
+
+def test_index_out_of_range_is_a_row_of_nan_on_a_gpu(kernel_device):
+    """An error would need the host to wait for the GPU."""
+    table = finite_rows("Q4_0", 4).to(kernel_device)
+    for dtype in (torch.int64, torch.int32):
+        indices = torch.tensor([1, -1, 4, 3, 2**31 - 1], dtype=dtype, device=kernel_device)
+        out = rf.embedding(table, "Q4_0", indices)
+        assert same(out[[0, 3]], rf.dequantize(table[[1, 3]], "Q4_0"))
+        assert out[[1, 2, 4]].isnan().all()
+    assert rf.embedding(table[:0], "Q4_0", indices).isnan().all()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 #include "hip/decode_rows.h"
 
-#include <utility>
+#include <iterator>
 
 namespace rocforge::gpu {
 

@@ -134,7 +134,8 @@ __global__ void __launch_bounds__(kThreads)
   for (int u = 0; u < kUnroll; ++u) {
     // Threads past the end decode the last group again: without a branch, the loads of all groups are under way at
     // once.
-    const int i = min(static_cast<int>(u * kThreads + threadIdx.x), tile.limit - 1);
+    const int last = tile.limit - 1, wanted = u * kThreads + threadIdx.x;
+    const int i = wanted < last ? wanted : last;
     const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups);
     const int64_t offset = kOneRow ? 0 : row_offset(map, tile.first_row + row);
     const uint32_t group = i - row * tiling.row_groups.divisor;

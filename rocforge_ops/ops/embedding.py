@@ -19,7 +19,7 @@ def embedding(packed: Tensor, format: str, indices: Tensor, dtype: torch.dtype |
         [*indices.shape, weights of a row], the rows that `dequantize` would give, bit for bit.
 
     Raises:
-        IndexError: an index out of range (on the CPU).
+        IndexError: an index out of range, on the CPU. A GPU gives a row of NaN instead: it does not wait for the host.
         ValueError, TypeError: as for `dequantize`; a table that is not two-dimensional; indices of another dtype
             or on another device.
     """

@@ -16,6 +16,9 @@ struct Int16x8 {
   Word words[size];
 };
 
+// From bytes 0 .. 3 and bytes 4 .. 7.
+ROCFORGE_DEVICE Int8x8 join(uint32_t lo, uint32_t hi) { return {{lo, hi}}; }
+
 template <class To, class From> ROCFORGE_DEVICE To bit_cast(const From &from) { return gpu::bits_as<To>(from); }
 
 // Packed values start at any byte.
@@ -34,6 +37,7 @@ template <class T> ROCFORGE_DEVICE T load(const uint8_t *p) {
 template <class T> ROCFORGE_DEVICE T lookup(const T *table, uint32_t index) { return table[index]; }
 
 ROCFORGE_DEVICE float float_from_half(uint32_t half) { return gpu::to_float(gpu::f16{static_cast<uint16_t>(half)}); }
+ROCFORGE_DEVICE float float_from_half_in_loop(uint32_t half) { return float_from_half(half); }
 
 struct Float8 {
   float v[8];
