@@ -3,7 +3,7 @@
 from rocforge_ops.formats import formats
 from rocforge_ops.gguf import GGUFError, GGUFFile, GGUFTensor
 from rocforge_ops.models import load_into, load_model, load_state_dict, load_tokenizer
-from rocforge_ops.ops import dequantize, embedding, repeat_kv, rotary_embedding
+from rocforge_ops.ops import dequantize, embedding, mqa_attention, repeat_kv, rotary_embedding
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,7 @@ __all__ = [
     "load_model",
     "load_state_dict",
     "load_tokenizer",
+    "mqa_attention",
     "repeat_kv",
     "rotary_embedding",
 ]
