@@ -11,6 +11,7 @@
 #include <dlfcn.h>
 
 #include <cstdio>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -96,17 +97,19 @@ bool is_ordered(Trace trace, bool lds) {
   return past.wave == running.wave && past.wave_syncs != running.wave_syncs;
 }
 
+// File and line, behind it those of the functions it was inlined into.
 std::string source_line(uint32_t code) {
   Dl_info library;
   if (!dladdr(&__ehdr_start, &library)) return "?";
-  char command[512], line[256] = "?";
+  char command[512], line[256];
   // One byte back: into the instruction that made the access, which is a call.
-  std::snprintf(command, sizeof command, "addr2line -s -e '%s' 0x%x", library.dli_fname, code - 1);
+  std::snprintf(command, sizeof command, "addr2line -i -s -e '%s' 0x%x", library.dli_fname, code - 1);
+  std::string lines;
   if (FILE *const pipe = popen(command, "r")) {
-    if (std::fgets(line, sizeof line, pipe)) line[std::char_traits<char>::length(line) - 1] = '\0';
+    while (std::fgets(line, sizeof line, pipe)) lines += (lines.empty() ? "" : " < ") + std::string(line, strcspn(line, "\n"));
     pclose(pipe);
   }
-  return line;
+  return lines.empty() ? "?" : lines;
 }
 
 std::string describe(const char *what, const Epoch &epoch, uint32_t code) {
