@@ -23,7 +23,7 @@ class Header:
 
     def __init__(self, file: GGUFFile) -> None:
         self.file = file
-        self.architecture = file.architecture
+        self.architecture = file.architecture or ""
         self._read = set(UNUSED_KEYS)
 
     def get(self, key: str, default: Any = REQUIRED) -> Any:

@@ -160,8 +160,8 @@ def _fill(module: nn.Module, plan: Plan, file: Header, dtype: torch.dtype | None
             setattr(module.get_submodule(owner), name, nn.Parameter(value, requires_grad=parameter.requires_grad))
         else:
             parameter.copy_(step.value(file, parameter.dtype, parameter.device).view(parameter.shape))
-    if hasattr(module, "tie_weights"):
-        module.tie_weights()
+    if (tie_weights := getattr(module, "tie_weights", None)) is not None:
+        tie_weights()
 
 
 def _set_generation_tokens(model: Any, file: Header) -> None:

@@ -68,7 +68,7 @@ LLAMA3 = {
 OTHER_LLAMA3 = LLAMA3 | {"rope_theta": 100.0, "low_freq_factor": 0.5, "original_max_position_embeddings": 32}
 LONG = {
     "rope_type": "longrope",
-    "rope_theta": 10000.0,
+    "rope_theta": 20000.0,
     "short_factor": [1.0, 1.1, 1.2, 1.3, 1.5, 1.7, 2.0, 2.5],
     "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
     "original_max_position_embeddings": 16,
@@ -144,12 +144,14 @@ CASES = {
         lambda c: llama(c) | experts(c),
         llama_rows,
     ),
-    "gemma": Case("gemma", "GemmaConfig", GEMMA, decoder, plus_one="norm.weight"),
+    "gemma": Case(
+        "gemma", "GemmaConfig", GEMMA, lambda c: without(decoder(c), "add_rope_freq_base"), plus_one="norm.weight"
+    ),
     "gemma2": Case(
         "gemma2",
         "Gemma2Config",
         GEMMA_WINDOWED | {"num_hidden_layers": 3, "attn_logit_softcapping": 5.0, "final_logit_softcapping": 7.0},
-        lambda c: decoder(c) | window(c) | softcaps(c),
+        lambda c: without(decoder(c), "add_rope_freq_base") | window(c) | softcaps(c),
         plus_one="norm.weight",
     ),
     "gemma3": Case(
@@ -211,8 +213,10 @@ CASES = {
         "starcoder", "GPTBigCodeConfig", GPT | {"multi_query": True}, lambda c: gpt(c) | {"add_head_count_kv": 1}
     ),
     "starcoder2": Case("starcoder2", "Starcoder2Config", SMALL | {"norm_epsilon": EPS} | base(999999.0), decoder),
-    "gpt2": Case("gpt2", "GPT2Config", GPT, gpt, transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight")),
-    "phi3": Case("phi3", "Phi3Config", RMS | {"sliding_window": WINDOW}, phi3),
+    "gpt2": Case(
+        "gpt2", "GPT2Config", GPT | {"n_ctx": 160}, gpt, transposed=("c_attn.weight", "c_proj.weight", "c_fc.weight")
+    ),
+    "phi3": Case("phi3", "Phi3Config", RMS | base(20000.0) | {"sliding_window": WINDOW}, phi3),
     "phi3-long-context": Case(
         "phi3",
         "Phi3Config",
@@ -223,20 +227,20 @@ CASES = {
     "glm4": Case(
         "glm4",
         "Glm4Config",
-        RMS | {"head_dim": 32} | base(10000.0, partial_rotary_factor=0.5),
+        RMS | {"head_dim": 32} | base(20000.0, partial_rotary_factor=0.25),
         lambda c: decoder(c) | rotary_dim(c),
     ),
     "glm4-multi-axis": Case(
         "glm4",
         "Glm4Config",
-        RMS | {"head_dim": 32} | base(10000.0, partial_rotary_factor=0.5),
-        lambda c: decoder(c) | rotary_dim(c) | {"add_rope_dimension_sections": [2, 3, 3, 0]},
+        RMS | {"head_dim": 32} | base(20000.0, partial_rotary_factor=0.25),
+        lambda c: decoder(c) | rotary_dim(c) | {"add_rope_dimension_sections": [1, 1, 2, 0]},
         glm_multi_axis_rows,
     ),
     "chatglm": Case(
         "chatglm",
         "GlmConfig",
-        RMS | {"head_dim": 16} | base(50000.0, partial_rotary_factor=0.5),
+        RMS | {"head_dim": 16} | base(50000.0, partial_rotary_factor=0.25),
         lambda c: without(decoder(c), "add_key_length", "add_value_length") | rotary_dim(c),
     ),
     "falcon-7b": Case("falcon", "FalconConfig", FALCON | {"num_kv_heads": 1}, falcon, falcon_rows),
@@ -257,11 +261,15 @@ CASES = {
     "nemotron": Case(
         "nemotron",
         "NemotronConfig",
-        SMALL | {"norm_eps": EPS} | base(10000.0, partial_rotary_factor=0.5),
+        SMALL | {"norm_eps": EPS} | base(20000.0, partial_rotary_factor=0.25),
         lambda c: (
             decoder(c)
             | rotary_dim(c)
-            | {"add_layer_norm_rms_eps": c.norm_eps, "add_rope_scaling_type": RopeScalingType.NONE}
+            | {
+                "add_vocab_size": c.vocab_size,
+                "add_layer_norm_rms_eps": c.norm_eps,
+                "add_rope_scaling_type": RopeScalingType.NONE,
+            }
         ),
         plus_one="norm.weight",
     ),
@@ -299,7 +307,7 @@ CASES = {
     "stablelm": Case(
         "stablelm",
         "StableLmConfig",
-        SMALL | {"layer_norm_eps": EPS} | {"use_qkv_bias": True} | base(10000.0, partial_rotary_factor=0.25),
+        SMALL | {"layer_norm_eps": EPS} | {"use_qkv_bias": True} | base(10000.0, partial_rotary_factor=0.5),
         lambda c: (
             without(decoder(c), "add_rope_freq_base")
             | rotary_dim(c)
@@ -312,7 +320,7 @@ CASES = {
         SMALL
         | {"layer_norm_eps": EPS}
         | {"qk_layernorm": True, "use_parallel_residual": True}
-        | base(10000.0, partial_rotary_factor=0.25),
+        | base(10000.0, partial_rotary_factor=0.5),
         lambda c: (
             without(decoder(c), "add_rope_freq_base")
             | rotary_dim(c)

@@ -30,5 +30,5 @@ def find(file: Header) -> Architecture:
     known = ", ".join(dict.fromkeys(architecture.gguf for architecture in ARCHITECTURES))
     kind = file.file.metadata.get("general.type", "model")
     name = file.file.metadata.get("general.name")
-    what = f"a {kind} of architecture {file.architecture!r}" + (f" ({name})" if name else "")
+    what = f"a {kind} of architecture {file.architecture or '(none given)'}" + (f", {name!r}" if name else "")
     raise ValueError(f"the file holds {what}, for which no transformers class is known here; known are {known}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..architecture import DECODER, HEAD_DIM, RMS_NORM, Architecture, Rule, has, optional
+from ..architecture import DECODER, HEAD_DIM, RMS_NORM, Architecture, Rule, Source, has, optional
 from ..header import Header
 from ..rope import rope_per_layer_type
 
@@ -42,7 +42,7 @@ def rope(file: Header) -> dict[str, Any]:
     return parameters
 
 
-WINDOWED = {
+WINDOWED: dict[str, Source] = {
     "query_pre_attn_scalar": query_scalar,
     "sliding_window": "attention.sliding_window",
     "layer_types": layer_types,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ..architecture import ATTENTION_BIAS, DECODER, HEAD_DIM, RMS_NORM, Architecture, has, optional, value
+from ..architecture import ATTENTION_BIAS, DECODER, HEAD_DIM, RMS_NORM, Architecture, Source, has, optional, value
 from .experts import EXPERT_RULES, dense_layers, expert_width
 
 QWEN2 = DECODER | RMS_NORM
 QWEN3 = DECODER | HEAD_DIM | RMS_NORM | ATTENTION_BIAS
-EXPERTS = {
+EXPERTS: dict[str, Source] = {
     "num_experts": "expert_count",
     "num_experts_per_tok": "expert_used_count",
     "moe_intermediate_size": expert_width,

@@ -1,0 +1,356 @@
+"""Loading models: recorded outputs of real files, and every architecture written and read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import rocforge_ops as rf
+from rocforge_ops.models import architectures, loading
+from rocforge_ops.models.plan import make_plan
+from rocforge_ops.models.weight import Weight, join
+
+pytest.importorskip("transformers", reason="loading models needs the hf extra")
+pytest.importorskip("gguf", reason="loading models needs the hf extra")
+
+from roundtrip import distance, float32, logits, mixed, write
+from roundtrip.cases import CASES
+
+TINY = ("tiny-llama", "tiny-qwen2", "tiny-starcoder")
+STORIES = tuple(f"stories260K-{format}" for format in ("Q4_1", "Q5_0", "Q5_1", "Q8_0"))
+
+
+def greedy(model: Any, ids: list[int], count: int) -> list[int]:
+    """The likeliest continuation, past any end-of-text token."""
+    tokens = torch.tensor([ids])
+    output = model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=count, do_sample=False, eos_token_id=-1
+    )
+    return output[0, len(ids) :].tolist()
+
+
+# ---- recorded outputs
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", TINY)
+def test_recorded_logits(shared_models: Path, name: str, attention: str) -> None:
+    recorded = np.load(shared_models / f"{name}.npz")
+    model = rf.load_model(shared_models / f"{name}.gguf", dtype=torch.float32, attn_implementation=attention)
+    assert type(model).__name__ == str(recorded["model_class"])
+    ids = recorded["ids"].tolist()
+    with torch.inference_mode():
+        difference = model(torch.tensor([ids])).logits[0] - torch.from_numpy(recorded["exact_f32_logits"])
+    assert difference.abs().max() <= 1e-4
+    assert greedy(model, ids, 16) == recorded["exact_f32_greedy"].tolist()
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_recorded_stories(shared_models: Path, name: str) -> None:
+    recorded = json.loads((shared_models / f"{name}.json").read_text())
+    model = rf.load_model(shared_models / f"{name}.gguf", dtype=torch.float32)
+    with torch.inference_mode():
+        found = model(torch.tensor([recorded["ids"]])).logits[0]
+    assert (found[-1] - torch.tensor(recorded["exact_float32_last_logits"])).abs().max() <= 1e-4
+    assert found.argmax(-1).tolist() == recorded["exact_float32_argmax_all_positions"]
+    assert greedy(model, recorded["ids"], 30) == recorded["exact_float32_greedy_30"]
+    assert model.config.pad_token_id is None, "4294967295 stands for none"
+
+
+@pytest.mark.parametrize(("dtype", "mean"), [(torch.float16, 0.004), (torch.bfloat16, 0.04)])
+@pytest.mark.parametrize("name", TINY)
+def test_recorded_logits_in_half(shared_models: Path, name: str, dtype: torch.dtype, mean: float) -> None:
+    """The mean distance of the untouched transformers module in the same dtype, with room for another machine."""
+    recorded = np.load(shared_models / f"{name}.npz")
+    model = rf.load_model(shared_models / f"{name}.gguf", dtype=dtype)
+    with torch.inference_mode():
+        found = model(torch.tensor(recorded["ids"])[None]).logits[0].float()
+    assert (found - torch.from_numpy(recorded["exact_f32_logits"])).abs().mean() <= 1.5 * mean
+
+
+# ---- written and read back
+
+
+@pytest.mark.parametrize("formats", [float32, mixed])
+@pytest.mark.parametrize("name", CASES)
+def test_round_trip(tmp_path: Path, name: str, formats: Callable[[str, int], Any]) -> None:
+    case = CASES[name]
+    model = case.build()
+    path = tmp_path / "model.gguf"
+    write(case, model, path, formats)
+    loaded = rf.load_model(path, dtype=torch.float32)
+    assert type(loaded).__name__ == (case.loads_as or type(model).__name__)
+    assert distance(logits(loaded), logits(model)) <= 1e-5
+    assert not loaded.training
+    for field in ("vocab_size", "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id"):
+        expected = 2048 if case.architecture == "falcon" and "max" in field else getattr(model.config, field)
+        assert getattr(loaded.config, field) == expected, field
+    generation = loaded.generation_config
+    assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (5, 6, 7)
+
+
+# Their one rule reorders nothing: one kv head, or no multi-axis rotation.
+IDENTITY = ("falcon-7b", "glm4")
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in IDENTITY])
+def test_round_trip_needs_every_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Without any one of its rules the model is visibly another, or does not load: the round trips can fail."""
+    model = CASES[name].build()
+    path = tmp_path / "model.gguf"
+    write(CASES[name], model, path, float32)
+    expected = logits(model)
+    with rf.GGUFFile(path) as file:
+        header = loading.Header(file)
+        architecture = architectures.find(header)
+        steps = make_plan(header, architecture, model).steps
+    for rule in {step.rule for step in steps} & set(architecture.rules):
+        rest = tuple(other for other in architecture.rules if other is not rule)
+        monkeypatch.setattr(loading, "find", lambda file, rest=rest: dataclasses.replace(architecture, rules=rest))
+        try:
+            loaded = rf.load_model(path, dtype=torch.float32)
+        except ValueError as error:
+            assert "does not fit" in str(error), rule
+        else:
+            assert distance(logits(loaded), expected) > 1e-3, rule
+
+
+def test_gpt_oss_with_mxfp4_experts(tmp_path: Path) -> None:
+    """As it is published."""
+    from gguf import GGMLQuantizationType as Format
+
+    model = CASES["gpt-oss"].build()
+    path = tmp_path / "model.gguf"
+    write(CASES["gpt-oss"], model, path, lambda name, width: Format.MXFP4 if "experts" in name else Format.F32)
+    assert distance(logits(rf.load_model(path, dtype=torch.float32)), logits(model)) <= 1e-5
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+@pytest.mark.parametrize("formats", [("Q8_0", "Q8_0"), ("Q8_0", "Q4_1"), ("F32", "F16")])
+def test_joined_rows(formats: tuple[str, str], alternate: bool) -> None:
+    """Gate and up of the experts need not have the same format."""
+    import gguf
+
+    random = np.random.default_rng(0)
+    weights, decoded = [], []
+    for format in formats:
+        kind = gguf.GGMLQuantizationType[format]
+        packed = gguf.quants.quantize(random.standard_normal((3, 4, 64), dtype=np.float32), kind)
+        decoded.append(gguf.quants.dequantize(packed, kind).astype(np.float32))
+        weights.append(Weight(torch.from_numpy(packed.view(np.uint8)), format))
+    expected = np.stack(decoded, axis=2).reshape(3, 8, 64) if alternate else np.concatenate(decoded, axis=1)
+    joined = join(weights, alternate)
+    assert joined.format == (formats[0] if formats[0] == formats[1] else "F32")
+    assert torch.equal(joined.dequantize(torch.float32), torch.from_numpy(expected))
+
+
+def test_split_file_loads_whole(tmp_path: Path) -> None:
+    model = CASES["llama"].build()
+    write(CASES["llama"], model, tmp_path / "model.gguf", float32, split_max_tensors=8)
+    shards = sorted(tmp_path.glob("model-*-of-*.gguf"))
+    assert len(shards) > 1
+    assert distance(logits(rf.load_model(shards[-1], dtype=torch.float32)), logits(model)) <= 1e-5
+
+
+def test_bfloat16_is_rounded_once(tmp_path: Path) -> None:
+    write(CASES["gemma"], CASES["gemma"].build(), tmp_path / "model.gguf", mixed)
+    exact = rf.load_model(tmp_path / "model.gguf", dtype=torch.float32)
+    rounded = rf.load_model(tmp_path / "model.gguf")
+    assert rounded.dtype == rounded.config.dtype == torch.bfloat16
+    for (name, a), b in zip(exact.named_parameters(), rounded.parameters(), strict=True):
+        assert torch.equal(a.bfloat16(), b), name
+
+
+def test_tied_embeddings_are_one_tensor(tmp_path: Path) -> None:
+    write(CASES["qwen2-tied"], CASES["qwen2-tied"].build(), tmp_path / "model.gguf", float32)
+    model = rf.load_model(tmp_path / "model.gguf")
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_second_scale_multiplies_the_weight(tmp_path: Path) -> None:
+    """NVFP4 files hold one more factor per matrix, or per expert, in a tensor of its own."""
+    case = CASES["qwen3moe"]
+    scales = {"blk.0.attn_v.scale": np.float32([2.0]), "blk.1.ffn_down_exps.scale": np.float32([1.0, 2.0, 0.5, 4.0])}
+    scales["blk.0.attn_v.input_scale"] = np.float32([3.0])  # of activations
+    case = dataclasses.replace(case, extra=lambda config: scales)
+    model = case.build()
+    write(case, model, tmp_path / "model.gguf", float32)
+    layers = model.model.layers
+    with torch.no_grad():
+        layers[0].self_attn.v_proj.weight *= 2
+        layers[1].mlp.experts.down_proj *= torch.from_numpy(scales["blk.1.ffn_down_exps.scale"]).view(-1, 1, 1)
+    assert distance(logits(rf.load_model(tmp_path / "model.gguf", dtype=torch.float32)), logits(model)) <= 1e-5
+
+
+def test_generation_ends_at_every_end(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write(
+        CASES["llama"],
+        CASES["llama"].build(),
+        path,
+        float32,
+        lambda keys: keys.update(add_eot_token_id=9, add_eom_token_id=6),
+    )
+    assert rf.load_model(path).generation_config.eos_token_id == [6, 9]
+
+
+def test_state_dict_has_the_files_tensors(shared_models: Path) -> None:
+    path = shared_models / "tiny-llama.gguf"
+    state = rf.load_state_dict(path)
+    with rf.GGUFFile(path) as file:
+        assert list(state) == list(file)
+        for name, tensor in file.items():
+            assert state[name].dtype == torch.float16
+            assert torch.equal(state[name], tensor.dequantize().half()), name
+
+
+# ---- into a module of the caller's
+
+
+@pytest.fixture
+def llama_file(tmp_path: Path) -> Path:
+    write(CASES["llama"], CASES["llama"].build(), tmp_path / "model.gguf", mixed)
+    return tmp_path / "model.gguf"
+
+
+def other_llama(**config: Any) -> Any:
+    case = CASES["llama"]
+    return dataclasses.replace(case, config={**case.config, **config}).build()
+
+
+def test_load_into_overwrites_in_place(llama_file: Path) -> None:
+    module = other_llama()
+    for parameter in module.parameters():
+        parameter.data.zero_()
+    before = [parameter.data_ptr() for parameter in module.parameters()]
+    assert rf.load_into(module, llama_file) == ([], [])
+    assert [parameter.data_ptr() for parameter in module.parameters()] == before
+    assert distance(logits(module), logits(rf.load_model(llama_file, dtype=torch.float32))) <= 1e-6
+
+
+def test_load_into_allocates_what_is_on_meta(llama_file: Path) -> None:
+    import transformers
+
+    config = rf.models.load_config(llama_file)
+    with rf.models.EmptyWeights():
+        module = transformers.AutoModelForCausalLM.from_config(config).eval()
+    assert module.lm_head.weight.is_meta
+    rf.load_into(module, llama_file, dtype=torch.float32)
+    assert distance(logits(module), logits(rf.load_model(llama_file, dtype=torch.float32))) <= 1e-6
+
+
+def test_load_into_without_strict_returns_what_was_left_out(llama_file: Path) -> None:
+    import transformers
+
+    whole = other_llama()
+    base = transformers.LlamaModel(whole.config)
+    with pytest.raises(ValueError, match=r"does not fit LlamaModel(.|\n)*unexpected(.|\n)*output\.weight"):
+        rf.load_into(base, llama_file)
+    left_out = rf.load_into(base, llama_file, strict=False)
+    assert left_out == ([], ["output.weight"])
+    expected = rf.load_model(llama_file, dtype=torch.float32).model
+    tokens = torch.arange(8)[None]
+    with torch.inference_mode():
+        assert distance(base(tokens).last_hidden_state, expected(tokens).last_hidden_state) <= 1e-6
+
+
+def test_everything_that_does_not_fit_is_listed_at_once(llama_file: Path) -> None:
+    module = other_llama(num_hidden_layers=1, intermediate_size=128, attention_bias=True)
+    with pytest.raises(ValueError) as error:
+        rf.load_into(module, llama_file)
+    message = str(error.value)
+    assert "model.layers.0.self_attn.q_proj.bias (blk.0.attn_q.bias)" in message
+    assert "\n    blk.1.attn_q.weight" in message
+    assert "model.layers.0.mlp.gate_proj.weight: the module has [128, 64], the file [256, 64]" in message
+    with pytest.raises(ValueError, match="of another shape"):
+        rf.load_into(module, llama_file, strict=False)
+
+
+# ---- errors and warnings
+
+
+def test_unknown_architecture_lists_the_known(tmp_path: Path) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "mamba")
+    writer.add_name("Mamba 130M")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match=r"architecture mamba, 'Mamba 130M'.*known are llama, .*gemma3.*starcoder"):
+        rf.load_model(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda keys: keys.pop("add_block_count"), r"no key llama\.block_count"),
+        (lambda keys: keys.update(add_head_count_kv=[2, 1]), r"head_count_kv differs between layers \(\[2, 1\]\)"),
+        (lambda keys: keys.update(add_rope_dimension_count=8), "rotates whole heads of 16"),
+        (lambda keys: keys.update(add_value_length=8), "keys are 16 wide and values 8"),
+        (lambda keys: keys.update(add_bos_token_id=96), "bos_token_id is 96, but the vocabulary has 96 entries"),
+        (lambda keys: keys.update(add_embedding_length=32), "of another shape"),
+        (lambda keys: keys.update(add_block_count=3), r"model\.layers\.2\.mlp\.down_proj\.weight \(blk\.2\.ffn_down"),
+    ],
+)
+def test_wrong_keys(tmp_path: Path, change: Callable[[dict[str, Any]], Any], message: str) -> None:
+    write(CASES["llama"], CASES["llama"].build(), tmp_path / "model.gguf", float32, change)
+    with pytest.raises(ValueError, match=message):
+        rf.load_model(tmp_path / "model.gguf")
+
+
+def test_keys_without_use_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "model.gguf"
+    write(CASES["llama"], CASES["llama"].build(), path, float32, lambda keys: keys.update(add_embedding_scale=2.0))
+    rf.load_model(path)
+    assert "LlamaForCausalLM has no use for llama.embedding_scale" in caplog.text
+
+
+def test_packed_is_refused(llama_file: Path) -> None:
+    with pytest.raises(ValueError, match="packed=True is not supported"):
+        rf.load_model(llama_file, packed=True)
+
+
+def test_float16_gemma_warns(tmp_path: Path) -> None:
+    write(CASES["gemma"], CASES["gemma"].build(), tmp_path / "model.gguf", float32)
+    with pytest.warns(UserWarning, match="GemmaForCausalLM computes values above float16's largest"):
+        rf.load_model(tmp_path / "model.gguf", dtype=torch.float16)
+
+
+@pytest.mark.parametrize("package", ["transformers", "gguf"])
+def test_missing_package_says_how_to_get_it(llama_file: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ImportError, match=rf"needs the package {package}: pip install rocforge_ops\[hf\]"):
+        rf.load_model(llama_file)
+
+
+def test_importing_the_package_imports_no_optional_one(tmp_path: Path) -> None:
+    code = "import sys, rocforge_ops; print([name for name in ('transformers', 'gguf') if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_rope_factors_of_no_known_rule_are_kept(tmp_path: Path) -> None:
+    """Factors that Llama 3's rule does not give load as they are."""
+    write(CASES["llama-3.1-other-rule"], CASES["llama-3.1-other-rule"].build(), tmp_path / "other.gguf", float32)
+    write(CASES["llama-3.1"], CASES["llama-3.1"].build(), tmp_path / "known.gguf", float32)
+    assert rf.models.load_config(tmp_path / "other.gguf").rope_parameters["rope_type"] == "longrope"
+    rope = rf.models.load_config(tmp_path / "known.gguf").rope_parameters
+    assert rope["rope_type"] == "llama3"
+    assert rope["factor"] == 8.0
+
+
+def test_the_documentation_lists_every_architecture() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
+    listed = {tuple(line.split(" | ")[:2]) for line in text.splitlines() if " | yes | " in line}
+    described = {(architecture.gguf, architecture.model_class) for architecture in architectures.ARCHITECTURES}
+    assert {(name.removeprefix("| ").split()[0], model) for name, model in listed} == described
