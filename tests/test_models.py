@@ -22,7 +22,7 @@ from rocforge_ops.models.weight import Weight, join
 pytest.importorskip("transformers", reason="loading models needs the hf extra")
 pytest.importorskip("gguf", reason="loading models needs the hf extra")
 
-from roundtrip import distance, float32, logits, mixed, write
+from roundtrip import distance, each, float32, logits, mixed, write
 from roundtrip.cases import CASES
 
 TINY = ("tiny-llama", "tiny-qwen2", "tiny-starcoder")
@@ -299,6 +299,9 @@ def test_unknown_architecture_lists_the_known(tmp_path: Path) -> None:
         (lambda keys: keys.update(add_value_length=8), "keys are 16 wide and values 8"),
         (lambda keys: keys.update(add_bos_token_id=96), "bos_token_id is 96, but the vocabulary has 96 entries"),
         (lambda keys: keys.update(add_embedding_length=32), "of another shape"),
+        (lambda keys: keys.update(add_head_count=0), "head_count is 0, expected a positive whole number"),
+        (lambda keys: keys.update(add_block_count=10**9), "block_count is 1000000000, but the file has 21 tensors"),
+        (lambda keys: keys.update(add_head_count=3), "LlamaConfig refuses what the file says"),
         (lambda keys: keys.update(add_block_count=3), r"model\.layers\.2\.mlp\.down_proj\.weight \(blk\.2\.ffn_down"),
     ],
 )
@@ -306,6 +309,24 @@ def test_wrong_keys(tmp_path: Path, change: Callable[[dict[str, Any]], Any], mes
     write(CASES["llama"], CASES["llama"].build(), tmp_path / "model.gguf", float32, change)
     with pytest.raises(ValueError, match=message):
         rf.load_model(tmp_path / "model.gguf")
+
+
+def test_wrong_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    case = dataclasses.replace(CASES["llama"], extra=lambda config: {"rope_freqs.weight": np.float32([1, 2, 3])})
+    write(case, case.build(), path, float32)
+    with pytest.raises(ValueError, match=r"rope_freqs\.weight has shape \[3\], expected \[8\]"):
+        rf.load_model(path)
+
+    flat = each(lambda config, name, rows: [(name, rows.ravel() if ".q_proj." in name else rows)])
+    case = dataclasses.replace(CASES["llama"], convert=flat)
+    write(case, case.build(), path, float32)
+    with pytest.raises(ValueError, match=r"blk\.0\.attn_q\.weight is no matrix, its shape is \[4096\]"):
+        rf.load_model(path)
+
+    write(CASES["gpt2"], CASES["gpt2"].build(), path, float32, lambda keys: keys.update(add_context_length=10**6))
+    with pytest.raises(ValueError, match=r"context_length is 1000000, but position_embd\.weight has 160 rows"):
+        rf.load_model(path)
 
 
 def test_keys_without_use_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,6 @@
 """How an architecture is described: its class, where the configuration comes from, what the converter did to weights.
 
-The field's facts about llama.cpp's converter are in docs/models.md.
+docs/models.md lists all of them, and what their files leave out.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ TOKENS: dict[str, Source] = {
 DECODER: dict[str, Source] = {
     **TOKENS,
     "vocab_size": lambda file: file.vocab_size,
-    "hidden_size": "embedding_length",
+    "hidden_size": lambda file: file.width,
     "intermediate_size": "feed_forward_length",
-    "num_hidden_layers": "block_count",
-    "num_attention_heads": "attention.head_count",
+    "num_hidden_layers": lambda file: file.layers,
+    "num_attention_heads": lambda file: file.heads,
     "num_key_value_heads": lambda file: file.kv_heads,
     "max_position_embeddings": "context_length",
     "rope_parameters": rope_parameters,

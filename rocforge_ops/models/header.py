@@ -47,6 +47,13 @@ class Header:
             raise ValueError(f"the file has no key {name}, without which its model cannot be built")
         return _decimal(value) if isinstance(value, float) else value
 
+    def count(self, key: str, default: Any = REQUIRED) -> int:
+        """Like `get`; ValueError unless it is a positive whole number."""
+        value = self.get(key, default)
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{self.architecture}.{key} is {value!r}, expected a positive whole number")
+        return value
+
     def unread(self) -> list[str]:
         """Keys of the architecture that nothing has asked for."""
         prefix = self.architecture + "."
@@ -72,11 +79,11 @@ class Header:
         """
         key = f"tokenizer.ggml.{name}_token_id"
         id = self.file.metadata.get(key)
-        if id is None or id < 0 or id == NO_TOKEN:
+        if id is None or id in (-1, NO_TOKEN):
             return None
         vocab_size = self.vocab_size if vocab_size is None else vocab_size
-        if id >= vocab_size:
-            raise ValueError(f"{key} is {id}, but the vocabulary has {vocab_size} entries")
+        if not isinstance(id, int) or not 0 <= id < vocab_size:
+            raise ValueError(f"{key} is {id!r}, but the vocabulary has {vocab_size} entries")
         return id
 
     @property
@@ -85,27 +92,34 @@ class Header:
 
     @property
     def layers(self) -> int:
-        return self.get("block_count")
+        layers = self.count("block_count")
+        if layers > len(self.file):
+            raise ValueError(f"{self.architecture}.block_count is {layers}, but the file has {len(self.file)} tensors")
+        return layers
+
+    @property
+    def width(self) -> int:
+        return self.count("embedding_length")
 
     @property
     def heads(self) -> int:
-        return self.get("attention.head_count")
+        return self.count("attention.head_count")
 
     @property
     def kv_heads(self) -> int:
-        return self.get("attention.head_count_kv", self.heads)
+        return self.count("attention.head_count_kv", self.heads)
 
     @property
     def head_dim(self) -> int:
         key, value = self.get("attention.key_length", None), self.get("attention.value_length", None)
         if key != value:
             raise ValueError(f"keys are {key} wide and values {value} per head: no model class here allows that")
-        return self.get("embedding_length") // self.heads if key is None else key
+        return self.width // self.heads if key is None else self.count("attention.key_length")
 
     @property
     def rotary_dim(self) -> int:
         """How many of the head_dim elements are rotated."""
-        return self.get("rope.dimension_count", self.head_dim)
+        return self.count("rope.dimension_count", self.head_dim)
 
 
 def _decimal(value: float) -> float:

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from rocforge_ops.gguf import GGUFFile
 
-from ._optional import optional
 from .architecture import Architecture
 from .architectures import find
 from .header import Header
 from .meta import EmptyWeights
 from .plan import Plan, Step, make_plan
 from .progress import progress
+from .require import require
 
 logger = logging.getLogger(__name__)
-Path = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 
 FLOAT16_WARNING = (
     "{} computes values above float16's largest (65504) and returns NaN in it, with any software: use bfloat16, the "
@@ -37,7 +37,7 @@ class Unused(NamedTuple):
 
 
 def load_state_dict(
-    path: Path, dtype: torch.dtype = torch.float16, device: str | torch.device = "cpu"
+    path: StrPath, dtype: torch.dtype = torch.float16, device: str | torch.device = "cpu"
 ) -> dict[str, Tensor]:
     """All tensors of a file, dequantised to `dtype` on `device`, under their GGUF names and in the file's own order.
 
@@ -50,7 +50,7 @@ def load_state_dict(
         return {tensor.name: tensor.dequantize(dtype, device) for tensor in progress(file.values())}
 
 
-def load_config(path: Path) -> Any:
+def load_config(path: StrPath) -> Any:
     """The transformers configuration of a file's model. Raises as `load_model` does."""
     with GGUFFile(path) as file:
         header = Header(file)
@@ -58,7 +58,7 @@ def load_config(path: Path) -> Any:
 
 
 def load_model(
-    path: Path,
+    path: StrPath,
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "cpu",
     packed: bool = False,
@@ -98,7 +98,7 @@ def load_model(
 
 def load_into(
     module: nn.Module,
-    path: Path,
+    path: StrPath,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     strict: bool = True,
@@ -122,11 +122,14 @@ def load_into(
 
 
 def _config(file: Header, architecture: Architecture) -> Any:
-    config_class = getattr(optional("transformers"), architecture.model_class).config_class
+    config_class = getattr(require("transformers"), architecture.model_class).config_class
     fields = {name: _value(file, source) for name, source in architecture.config.items()}
-    if "head_dim" not in fields and file.head_dim * file.heads != file.get("embedding_length"):
+    if "head_dim" not in fields and file.head_dim * file.heads != file.width:
         raise ValueError(f"heads of {file.head_dim} elements, which {config_class.__name__} cannot express")
-    config = config_class(**fields, architectures=[architecture.model_class])
+    try:
+        config = config_class(**fields, architectures=[architecture.model_class])
+    except require("huggingface_hub.errors").StrictDataclassError as error:
+        raise ValueError(f"{config_class.__name__} refuses what the file says: {error}") from error
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         setattr(config, name, fields[name])  # some classes put their own ids where None was given
     return config
@@ -139,7 +142,7 @@ def _value(file: Header, source: Any) -> Any:
 def _empty_model(config: Any, dtype: torch.dtype, attn_implementation: str | None) -> Any:
     options = {} if attn_implementation is None else {"attn_implementation": attn_implementation}
     with EmptyWeights():
-        return optional("transformers").AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
+        return require("transformers").AutoModelForCausalLM.from_config(config, dtype=dtype, **options)
 
 
 class _Item(NamedTuple):

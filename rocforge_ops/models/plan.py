@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ._optional import optional
 from .architecture import Architecture, Rule
 from .header import Header
+from .require import require
 from .rope import FACTOR_TENSORS
 from .weight import Weight, join
 
@@ -29,15 +29,10 @@ class Step:
     rule: Rule
     order: Tensor | None  # int64, which rows of the (joined) tensors in which order; None: all as they are
 
-    @property
-    def is_vector(self) -> bool:
-        """Whether the last dimension counts what are rows in the matrix it belongs to."""
-        return self.tensors[0].endswith(".bias")
-
     def weight(self, file: Header, device: torch.device) -> Weight:
         """The packed rows in the parameter's order, on `device`."""
         weights = [_read(file, name, device) for name in self.tensors]
-        if self.is_vector:
+        if _is_vector(self.tensors):
             weights = [weight.columns_as_rows() for weight in weights]
         weight = join(weights, self.rule.alternate) if len(weights) > 1 else weights[0]
         return weight if self.order is None else weight.rows(self.order)
@@ -45,7 +40,7 @@ class Step:
     def value(self, file: Header, dtype: torch.dtype, device: torch.device) -> Tensor:
         """The parameter's value; where something is subtracted, in float32 and rounded to `dtype` after it."""
         value = self.weight(file, device).dequantize(torch.float32 if self.rule.subtract else dtype)
-        if self.is_vector:
+        if _is_vector(self.tensors):
             value = value.squeeze(-1)
         if self.rule.subtract:
             value = (value - self.rule.subtract).to(dtype)
@@ -106,7 +101,7 @@ def _parameters(module: nn.Module) -> Iterable[tuple[str, str, torch.Size]]:
 
 def _name_table(file: Header) -> Callable[[str], str | None]:
     """The `gguf` package's table for the architecture, from a parameter's name to a tensor's."""
-    gguf = optional("gguf")
+    gguf = require("gguf")
     kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
     if file.architecture not in kinds:
         raise ImportError(
@@ -138,7 +133,9 @@ def _order_and_shape(
     shapes = [list(file.shape(name)) for name in tensors]
     if any(other != shapes[0] for other in shapes[1:]):
         raise ValueError(f"{', '.join(tensors)} have different shapes {shapes}")
-    shape, axis = shapes[0], -1 if tensors[0].endswith(".bias") else -2
+    shape, axis = shapes[0], -1 if _is_vector(tensors) else -2
+    if len(shape) < 2 and axis == -2 and (len(shapes) > 1 or rule.rows or rule.row):
+        raise ValueError(f"{tensors[0]} is no matrix, its shape is {shape}")
     if len(shapes) > 1:
         shape[axis] *= len(shapes)
     order = None
@@ -151,6 +148,11 @@ def _order_and_shape(
     if order is not None:
         shape[axis] = len(order)
     return order, shape[:-2] + shape[:-3:-1] if rule.transpose else shape
+
+
+def _is_vector(tensors: tuple[str, ...]) -> bool:
+    """Whether the last dimension counts what are rows in the matrix that the tensors belong to."""
+    return tensors[0].endswith(".bias")
 
 
 def _significant(shape: Iterable[int]) -> list[int]:

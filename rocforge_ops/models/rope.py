@@ -61,7 +61,7 @@ def _yarn(file: Header, factor: float) -> dict[str, Any]:
     parameters = {
         "rope_type": "yarn",
         "factor": factor,
-        "original_max_position_embeddings": _original_context(file),
+        "original_max_position_embeddings": original_context(file),
         "beta_fast": file.get("rope.scaling.yarn_beta_fast", 32.0),
         "beta_slow": file.get("rope.scaling.yarn_beta_slow", 1.0),
     }
@@ -72,34 +72,32 @@ def _yarn(file: Header, factor: float) -> dict[str, Any]:
 def _long(file: Header) -> dict[str, Any]:
     """Two sets of factors, the second for texts longer than the original context (Phi-3 128k)."""
     file.get("rope.scaling.type", "longrope")
-    context, original = file.get("context_length"), _original_context(file)
-    factor = max(1.0, context / original)
-    attention = math.sqrt(1 + math.log(factor) / math.log(original))
-    return {
+    original = original_context(file)
+    parameters = {
         "rope_type": "longrope",
-        "factor": factor,
-        "short_factor": file.floats("rope_factors_short.weight"),
-        "long_factor": file.floats("rope_factors_long.weight"),
-        "attention_factor": file.get("rope.scaling.attn_factor", attention),
+        "factor": max(1.0, file.count("context_length") / original),
+        "short_factor": _factors(file, "rope_factors_short.weight"),
+        "long_factor": _factors(file, "rope_factors_long.weight"),
         "original_max_position_embeddings": original,
     }
+    attention_factor = file.get("rope.scaling.attn_factor", None)  # transformers has the rule for files without it
+    return parameters if attention_factor is None else parameters | {"attention_factor": attention_factor}
 
 
 def _frequency_factors(file: Header) -> dict[str, Any]:
     """One fixed set of factors (Llama 3.1+): the rule it came from where that reproduces it, else the factors."""
-    factors = file.floats("rope_freqs.weight")
+    factors = _factors(file, "rope_freqs.weight")
     rule = {"rope_type": "llama3", "factor": max(factors)} | LLAMA3
     expected = llama3_factors(rule, file.get("rope.freq_base", DEFAULT_BASE), file.rotary_dim)
-    if all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(factors, expected, strict=True)):
+    if all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(factors, expected, strict=True)):
         return rule
-    context = file.get("context_length")
     return {
         "rope_type": "longrope",
         "factor": 1.0,
         "short_factor": factors,
         "long_factor": factors,
         "attention_factor": 1.0,
-        "original_max_position_embeddings": context,
+        "original_max_position_embeddings": file.count("context_length"),
     }
 
 
@@ -114,5 +112,11 @@ def llama3_factors(rule: dict[str, Any], base: float, dim: int) -> list[float]:
     return factors
 
 
-def _original_context(file: Header) -> int:
-    return file.get("rope.scaling.original_context_length", file.get("context_length"))
+def _factors(file: Header, tensor: str) -> list[float]:
+    if list(file.shape(tensor)) != [file.rotary_dim // 2]:
+        raise ValueError(f"{tensor} has shape {list(file.shape(tensor))}, expected [{file.rotary_dim // 2}]")
+    return file.floats(tensor)
+
+
+def original_context(file: Header) -> int:
+    return file.count("rope.scaling.original_context_length", file.count("context_length"))

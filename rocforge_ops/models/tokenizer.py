@@ -9,8 +9,8 @@ from typing import Any
 
 from rocforge_ops.gguf import GGUFFile
 
-from ._optional import optional
 from .header import Header
+from .require import require
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Any:
         names = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
         ids = {kind: header.token_id(name, len(keys["tokens"])) for kind, name in names.items()}
         special = {kind: None if id is None else keys["tokens"][id] for kind, id in ids.items()}
-        tokenizer = optional("transformers").PreTrainedTokenizerFast(
+        tokenizer = require("transformers").PreTrainedTokenizerFast(
             tokenizer_object=_with_file_ids(backend, keys["tokens"], keys["token_type"] or [], special, ids),
             chat_template=_chat_template(file),
             clean_up_tokenization_spaces=False,
@@ -80,7 +80,7 @@ def _backend(architecture: str, keys: dict[str, Any]) -> Any:
     try:
         from transformers.integrations.gguf import convert_gguf_tokenizer
     except ImportError:  # where it was until 5.22
-        convert_gguf_tokenizer = optional("transformers.integrations.ggml").convert_gguf_tokenizer
+        convert_gguf_tokenizer = require("transformers.integrations.ggml").convert_gguf_tokenizer
     backend, _ = convert_gguf_tokenizer(architecture, keys)
     if keys["tokenizer_type"] == "gpt2":
         _set_split(backend, pre)

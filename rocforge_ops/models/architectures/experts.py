@@ -22,7 +22,8 @@ EXPERT_RULES = (
 
 def expert_width(file: Header) -> int:
     """Intermediate size of one expert; files without the key show it in the shape [experts, hidden, width]."""
-    layer = next(i for i in range(file.layers) if i not in dense_layers(file))
+    dense = dense_layers(file)
+    layer = next((layer for layer in range(file.layers) if layer not in dense), 0)
     return file.get("expert_feed_forward_length", file.shape(f"blk.{layer}.ffn_down_exps.weight")[-1])
 
 

@@ -23,15 +23,15 @@ def query_scalar(file: Header) -> float:
     if scale is not None:
         return scale**-2
     if file.layers == WIDE_SCALE_LAYERS[file.architecture]:
-        return file.get("embedding_length") // file.heads
+        return file.width // file.heads
     return file.head_dim
 
 
 def layer_types(file: Header) -> list[str]:
-    """From a flag per layer (true: windowed) or a period (its last layer is global)."""
+    """From a flag per layer (true: windowed) or a period (its last layer is global; 0: none is)."""
     pattern = file.get_list("attention.sliding_window_pattern", WINDOWED_OF[file.architecture])
     if not isinstance(pattern, list):
-        pattern = [bool((layer + 1) % pattern) for layer in range(file.layers)]
+        pattern = [pattern == 0 or (layer + 1) % pattern != 0 for layer in range(file.layers)]
     return ["sliding_attention" if windowed else "full_attention" for windowed in pattern]
 
 

@@ -6,13 +6,23 @@ from ..architecture import DECODER, TOKENS, Architecture, Rule, has, optional, t
 from ..header import Header
 
 LAYER_NORM = "attention.layer_norm_epsilon"
+
+
+def positions(file: Header) -> int:
+    """Both classes build tables of this size, so a wrong number is refused first."""
+    length, rows = file.count("context_length"), file.shape("position_embd.weight")[0]
+    if length != rows:
+        raise ValueError(f"{file.architecture}.context_length is {length}, but position_embd.weight has {rows} rows")
+    return length
+
+
 LEARNED_POSITIONS = TOKENS | {
     "vocab_size": lambda file: file.vocab_size,
-    "n_positions": "context_length",
-    "n_embd": "embedding_length",
+    "n_positions": positions,
+    "n_embd": lambda file: file.width,
     "n_inner": "feed_forward_length",
-    "n_layer": "block_count",
-    "n_head": "attention.head_count",
+    "n_layer": lambda file: file.layers,
+    "n_head": lambda file: file.heads,
     "layer_norm_epsilon": LAYER_NORM,
     "tie_word_embeddings": tied,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..architecture import DECODER, PARTIAL_ROPE, RMS_NORM, Architecture
 from ..header import Header
+from ..rope import original_context
 
 
 def sliding_window(file: Header) -> int | None:
@@ -20,9 +21,7 @@ ARCHITECTURES = (
         | PARTIAL_ROPE
         | {
             "sliding_window": sliding_window,
-            "original_max_position_embeddings": lambda file: file.get(
-                "rope.scaling.original_context_length", file.get("context_length")
-            ),
+            "original_max_position_embeddings": original_context,
         },
     ),
 )

@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 
 
-def optional(name: str) -> ModuleType:
+def require(name: str) -> ModuleType:
     """The module `name`; where its package is absent, an ImportError that says how to get it."""
     try:
         return importlib.import_module(name)
