@@ -22,8 +22,7 @@ constexpr bool kAsan = false, kRace = false;
 #endif
 
 // Message of the error that the emulation reports; empty: none.
-template <class Run>
-std::string reported(Run run) {
+template <class Run> std::string reported(Run run) {
   try {
     run();
   } catch (const emu::Error &error) {
@@ -35,8 +34,7 @@ std::string reported(Run run) {
 #define EXPECT_NO_REPORT(run) EXPECT_EQ(reported([] { run; }), "")
 
 // True if the sums of 5 rows of 1000 values come out.
-template <Fault fault>
-bool sums_are_right() {
+template <Fault fault> bool sums_are_right() {
   constexpr int rows = 5, n = 1000, stride = 1008;
   Buffer<int> in(rows * stride), out(rows);
   for (int i = 0; i < rows * stride; ++i) in[i] = 1 + i % 7;
@@ -76,8 +74,7 @@ TEST(Faults, WaveSizeLiteral) {
 TEST(Faults, MaskOffByOne) { EXPECT_FALSE(sums_are_right<Fault::mask_off_by_one>()); }
 
 // Unpacks 101 blocks into an allocation that ends with them; true if they come out.
-template <Fault fault>
-bool unpacks_right(int sentinels = 0) {
+template <Fault fault> bool unpacks_right(int sentinels = 0) {
   constexpr int count = 101;
   Buffer<uint8_t> blocks(18 * count), out(32 * count + sentinels);
   for (int i = 0; i < 18 * count; ++i) blocks[i] = static_cast<uint8_t>(i * 31);
@@ -112,8 +109,7 @@ TEST(Faults, MisalignedVector) {
   EXPECT_REPORT(unpacks_right<Fault::misaligned_vector>(), "not aligned to 4 bytes at ");
 }
 
-template <Fault fault>
-bool products_are_right() {
+template <Fault fault> bool products_are_right() {
   using M = Mma<f16>;
   constexpr int tiles = 3;
   Buffer<f16> a(tiles * M::kM * M::kK), b(tiles * M::kN * M::kK);
@@ -143,8 +139,7 @@ TEST(Faults, SyncwaveRemoved) {
   }
 }
 
-template <Fault fault>
-bool lds_is_right() {
+template <Fault fault> bool lds_is_right() {
   Buffer<int> out(kFaultThreads);
   launch({"lds_kernel", dim3(1), kFaultThreads, nullptr}, lds_kernel<fault>, out.get(), 0);
   bool right = true;
@@ -175,8 +170,7 @@ TEST(Faults, ReadBeforeWrite) {
   }
 }
 
-template <Fault fault>
-void meet() {
+template <Fault fault> void meet() {
   Buffer<int> out(kFaultThreads);
   launch({"meeting_kernel", dim3(1), kFaultThreads, nullptr}, meeting_kernel<fault>, out.get());
 }
@@ -189,17 +183,12 @@ TEST(Faults, ExitBeforeBarrier) { EXPECT_REPORT(meet<Fault::exit_before_barrier>
 TEST(Faults, TwoBarriers) { EXPECT_REPORT(meet<Fault::two_barriers>(), "divergent barrier"); }
 TEST(Faults, DivergentShuffle) { EXPECT_REPORT(meet<Fault::divergent_shuffle>(), "divergent wave operation"); }
 TEST(Faults, ExitBeforeShuffle) { EXPECT_REPORT(meet<Fault::exit_before_shuffle>(), "has exited of the same wave"); }
-TEST(Faults, ShuffleMeetsBarrier) {
-  EXPECT_REPORT(meet<Fault::shuffle_meets_barrier>(), "divergent wave operation");
-}
-TEST(Faults, TwoShufflesInHelper) {
-  EXPECT_REPORT(meet<Fault::two_shuffles_in_helper>(), "divergent wave operation");
-}
+TEST(Faults, ShuffleMeetsBarrier) { EXPECT_REPORT(meet<Fault::shuffle_meets_barrier>(), "divergent wave operation"); }
+TEST(Faults, TwoShufflesInHelper) { EXPECT_REPORT(meet<Fault::two_shuffles_in_helper>(), "divergent wave operation"); }
 TEST(Faults, DivergentBroadcast) { EXPECT_REPORT(meet<Fault::divergent_broadcast>(), "different sources"); }
 
 // Runs order_kernel on 9 workgroups; true if counts and swaps come out.
-template <Fault fault>
-bool order_is_right() {
+template <Fault fault> bool order_is_right() {
   constexpr int workgroups = 9;
   Buffer<int> out(workgroups * kFaultThreads), count(2), partial(workgroups), total(1);
   Buffer<uint32_t> tickets(1);
@@ -219,6 +208,7 @@ TEST(Faults, Races) {
   EXPECT_REPORT(order_is_right<Fault::workgroups_race>(), "race in global memory");
   EXPECT_REPORT(order_is_right<Fault::vectors_overlap>(), "race in global memory");
   EXPECT_REPORT(order_is_right<Fault::reader_and_writer_race>(), "race in global memory");
+  EXPECT_REPORT(order_is_right<Fault::reader_behind_others>(), "race in global memory");
   EXPECT_REPORT(order_is_right<Fault::atomic_and_plain_write>(), "race in global memory");
   EXPECT_REPORT(order_is_right<Fault::ticket_without_barrier>(), "race in global memory");
   // Both places, with their lines.

@@ -37,6 +37,7 @@ enum class Fault {
   workgroups_race,
   vectors_overlap,
   reader_and_writer_race,
+  reader_behind_others,
   atomic_and_plain_write,
   ticket_without_barrier,
 };
@@ -44,8 +45,7 @@ enum class Fault {
 constexpr unsigned kFaultThreads = 256;
 
 // out[row] = sum of in[row * stride + i], i < n; one row a workgroup.
-template <Fault fault>
-__global__ void sum_kernel(const int *in, int *out, int n, int stride) {
+template <Fault fault> __global__ void sum_kernel(const int *in, int *out, int n, int stride) {
   constexpr int kLanes = fault == Fault::wave_size_literal ? 96 - kWave : kWave;  // the other wave size
   SHARED(int, part, [kFaultThreads]);
   const int t = threadIdx.x;
@@ -63,8 +63,7 @@ __global__ void sum_kernel(const int *in, int *out, int n, int stride) {
 }
 
 // Blocks of 2 bytes of scale and 16 of nibbles, as in Q4_0, to 32 bytes each: four threads a block, 8 bytes a thread.
-template <Fault fault>
-__global__ void unpack_kernel(const uint8_t *blocks, uint8_t *out, int count) {
+template <Fault fault> __global__ void unpack_kernel(const uint8_t *blocks, uint8_t *out, int count) {
   const int i = blockIdx.x * blockDim.x + threadIdx.x, block = i / 4, quarter = i % 4;
   if (fault != Fault::tail_guard_missing && block >= count) return;
   const uint8_t *const nibbles = blocks + 18 * (block < count ? block : 0) + 2 + 4 * quarter;
@@ -81,8 +80,7 @@ __global__ void unpack_kernel(const uint8_t *blocks, uint8_t *out, int count) {
 }
 
 // out = a b transposed by one wave, its tile of a moved through LDS; one tile a workgroup.
-template <Fault fault>
-__global__ void product_kernel(const f16 *a, const f16 *b, float *out) {
+template <Fault fault> __global__ void product_kernel(const f16 *a, const f16 *b, float *out) {
   using M = Mma<f16>;
   SHARED(f16, tile, [M::kM][M::kK]);
   const int lane = lane_id();
@@ -98,8 +96,7 @@ __global__ void product_kernel(const f16 *a, const f16 *b, float *out) {
 }
 
 // out[t] = t through LDS. `past` is 0: the compiler must not see the indices.
-template <Fault fault>
-__global__ void lds_kernel(int *out, int past) {
+template <Fault fault> __global__ void lds_kernel(int *out, int past) {
   SHARED(int, before, [kFaultThreads]);
   SHARED(int, after, [kFaultThreads]);
   const int t = threadIdx.x;
@@ -120,8 +117,7 @@ ROCFORGE_DEVICE int neighbour(int x) { return shuffle_xor(x, 1); }
 ROCFORGE_DEVICE int neighbour_of_caller(int x ROCFORGE_SITE) { return shuffle_xor(x, 1 ROCFORGE_PASS_SITE); }
 
 // out[t] = t ^ 1, with the threads of a workgroup meeting in the wrong way.
-template <Fault fault>
-__global__ void meeting_kernel(int *out) {
+template <Fault fault> __global__ void meeting_kernel(int *out) {
   const int t = threadIdx.x;
   if constexpr (fault == Fault::divergent_barrier) {
     if (t >= 7) syncthreads();
@@ -161,8 +157,7 @@ __global__ void meeting_kernel(int *out) {
 }
 
 // Each workgroup swaps neighbours through LDS, counts itself and leaves a number for the last one to add up.
-template <Fault fault>
-__global__ void order_kernel(int *out, int *count, uint32_t *tickets, int *partial, int *total) {
+template <Fault fault> __global__ void order_kernel(int *out, int *count, uint32_t *tickets, int *partial, int *total) {
   SHARED(int, swap, [kFaultThreads]);
   SHARED(uint32_t, ticket, [1]);
   const int t = threadIdx.x, i = blockIdx.x * kFaultThreads + t;
@@ -182,6 +177,12 @@ __global__ void order_kernel(int *out, int *count, uint32_t *tickets, int *parti
   if constexpr (fault == Fault::reader_and_writer_race) {
     if (t == 0 && blockIdx.x == 0) partial[0] = count[1];
     if (t == 0 && blockIdx.x == gridDim.x - 1) count[1] = 1;
+  }
+  if constexpr (fault == Fault::reader_behind_others) {
+    // Every wave reads; then, after its own readers, one writes.
+    if (blockIdx.x == 0 && t % kWave < 2) out[i] += count[1];
+    syncwave();
+    if (blockIdx.x == 0 && t == 0) count[1] = 1;
   }
   if (t == 0) {
     if (fault == Fault::atomic_and_plain_write && blockIdx.x == 1) {

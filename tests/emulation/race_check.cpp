@@ -106,7 +106,8 @@ std::string source_line(uint32_t code) {
   std::snprintf(command, sizeof command, "addr2line -i -s -e '%s' 0x%x", library.dli_fname, code - 1);
   std::string lines;
   if (FILE *const pipe = popen(command, "r")) {
-    while (std::fgets(line, sizeof line, pipe)) lines += (lines.empty() ? "" : " < ") + std::string(line, strcspn(line, "\n"));
+    while (std::fgets(line, sizeof line, pipe))
+      lines += (lines.empty() ? "" : " < ") + std::string(line, strcspn(line, "\n"));
     pclose(pipe);
   }
   return lines.empty() ? "?" : lines;

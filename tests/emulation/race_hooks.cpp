@@ -74,23 +74,23 @@ COPY(__wrap_memcpy, __real_memcpy)
 COPY(__wrap_memmove, __real_memmove)
 FILL(__wrap_memset, __real_memset)
 
-#define ATOMIC(bits)                                                                                        \
-  uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *p, int) {                                 \
-    emu::check_access(p, bits / 8, Access::atomic, CODE);                                                   \
-    return *p;                                                                                              \
-  }                                                                                                         \
-  uint##bits##_t __tsan_atomic##bits##_fetch_add(uint##bits##_t *p, uint##bits##_t value, int order) {      \
-    return change(p, order, [=](uint##bits##_t before) { return before + value; }, CODE);                   \
-  }                                                                                                         \
-  uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(uint##bits##_t *p, uint##bits##_t expected,     \
-                                                            uint##bits##_t value, int order, int) {         \
-    return change(p, order, [=](uint##bits##_t before) { return before == expected ? value : before; }, CODE); \
-  }                                                                                                         \
-  int __tsan_atomic##bits##_compare_exchange_strong(uint##bits##_t *p, uint##bits##_t *expected,            \
-                                                    uint##bits##_t value, int order, int) {                 \
-    const uint##bits##_t wanted = *expected;                                                                \
-    *expected = change(p, order, [=](uint##bits##_t now) { return now == wanted ? value : now; }, CODE);    \
-    return *expected == wanted;                                                                             \
+#define ATOMIC(bits)                                                                                                   \
+  uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *p, int) {                                            \
+    emu::check_access(p, bits / 8, Access::atomic, CODE);                                                              \
+    return *p;                                                                                                         \
+  }                                                                                                                    \
+  uint##bits##_t __tsan_atomic##bits##_fetch_add(uint##bits##_t *p, uint##bits##_t value, int order) {                 \
+    return change(p, order, [=](uint##bits##_t before) { return before + value; }, CODE);                              \
+  }                                                                                                                    \
+  uint##bits##_t __tsan_atomic##bits##_compare_exchange_val(uint##bits##_t *p, uint##bits##_t expected,                \
+                                                            uint##bits##_t value, int order, int) {                    \
+    return change(p, order, [=](uint##bits##_t before) { return before == expected ? value : before; }, CODE);         \
+  }                                                                                                                    \
+  int __tsan_atomic##bits##_compare_exchange_strong(uint##bits##_t *p, uint##bits##_t *expected, uint##bits##_t value, \
+                                                    int order, int) {                                                  \
+    const uint##bits##_t wanted = *expected;                                                                           \
+    *expected = change(p, order, [=](uint##bits##_t now) { return now == wanted ? value : now; }, CODE);               \
+    return *expected == wanted;                                                                                        \
   }
 ATOMIC(32)
 ATOMIC(64)

@@ -160,6 +160,13 @@ void arrange(std::vector<uint32_t> &numbers, size_t count) {
   if (settings().order == Order::random) std::shuffle(numbers.begin(), numbers.end(), group.random);
 }
 
+// How to see an error again.
+std::string order_of_run() {
+  const Settings &s = settings();
+  if (s.order == Order::random) return " (ROCFORGE_EMU_SEED=" + std::to_string(s.seed) + ")";
+  return s.order == Order::forward ? " (ROCFORGE_EMU_ORDER=forward)" : " (ROCFORGE_EMU_ORDER=reverse)";
+}
+
 void run_workgroup(uint32_t index) {
   const dim3 grid = group.shape.grid;
   const int count = static_cast<int>(group.shape.threads), wave_size = group.shape.wave_size;
@@ -273,7 +280,8 @@ void launch(const Shape &shape, void (*body)(const void *), const void *context)
     run_workgroup(block);
     if (group.error.empty()) continue;
     abandon_fibers();
-    throw Error(std::string(shape.kernel) + ", workgroup " + std::to_string(block) + ": " + group.error);
+    throw Error(std::string(shape.kernel) + ", workgroup " + std::to_string(block) + ": " + group.error +
+                order_of_run());
   }
 }
 

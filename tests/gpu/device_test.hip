@@ -1,5 +1,5 @@
 // The checks of this folder on the GPU of this machine. A program of its own, for any machine with a compiler:
-//     nvcc -x cu -std=c++17 --expt-relaxed-constexpr -arch=native -I csrc -I tests/gpu tests/gpu/device_test.hip -o
+//     nvcc -x cu -std=c++17 -arch=native -I csrc -I tests/gpu tests/gpu/device_test.hip -o
 //     device_test hipcc -std=c++17 --offload-arch=native -I csrc -I tests/gpu tests/gpu/device_test.hip -o device_test
 #include <cstdio>
 

@@ -53,7 +53,13 @@ template <> ROCFORGE_DEVICE uint32_t pack<f16>(float low, float high) {
   return from_float<f16>(low).bits | static_cast<uint32_t>(from_float<f16>(high).bits) << 16;
 }
 template <> ROCFORGE_DEVICE uint32_t pack<bf16>(float low, float high) {
+#if defined(__gfx950__)
+  typedef float Floats __attribute__((ext_vector_type(2)));
+  typedef __bf16 Pair __attribute__((ext_vector_type(2)));
+  return bits_as<uint32_t>(__builtin_convertvector((Floats{low, high}), Pair));
+#else
   return __builtin_amdgcn_perm(round_to_bf16(high), round_to_bf16(low), 0x07060302);
+#endif
 }
 
 // ---- Memory
