@@ -22,16 +22,15 @@ struct TQ1_0 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    if (group >= 30) {
-      const int n = 2 * (group - 30);
-      const uint32_t qh = load<uint32_t>(block.qh);
-      return join(digit(qh, n), digit(qh, n + 1));
+    const bool last = group >= 30;  // qh: two digits of each of its four bytes
+    const int n = last ? 2 * (group - 30) : group < 20 ? group >> 2 : (group - 20) >> 1;
+    const uint8_t *const bytes = last         ? block.qh
+                                 : group < 20 ? block.qs + 8 * (group & 3)
+                                              : block.qs + 32 + 8 * (group & 1);
+    if constexpr (Int8x8::size == 1) {
+      if (!last) return {{digit(load<Word>(bytes), n)}};
     }
-    const bool wide = group < 20;
-    const int n = wide ? group >> 2 : (group - 20) >> 1;
-    Int8x8 levels = load8(block.qs + 8 * (wide ? group & 3 : 4 + (group & 1)));
-    for (Word &word : levels.words) word = digit(word, n);
-    return levels;
+    return join(digit(load<uint32_t>(bytes), n), digit(load<uint32_t>(last ? bytes : bytes + 4), last ? n + 1 : n));
   }
 
  private:

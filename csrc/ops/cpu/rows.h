@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "formats/registry.h"
+#include "ops/cpu/huge_pages.h"
 #include "ops/cpu/isa.h"
 
 namespace rocforge::cpu {
@@ -23,6 +24,7 @@ void decode_rows(const formats::FormatInfo &format, DecodeRow decode, at::Tensor
   const int64_t pieces = (weights + kPiece - 1) / kPiece;
   auto *const first = static_cast<char *>(out.mutable_data_ptr());
   const int64_t out_bytes = out.element_size();
+  prefer_huge_pages(first, static_cast<int64_t>(out.nbytes()));
   const int64_t grain = std::max<int64_t>(1, kPiece / std::max<int64_t>(1, weights));
   at::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
