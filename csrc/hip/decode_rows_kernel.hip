@@ -1,4 +1,4 @@
-// One thread decodes 8 neighbouring weights, converts them and stores 16 or 32 bytes.
+// One thread decodes 16 neighbouring weights, most often of one scale, converts them and stores 32 or 64 bytes.
 // Compiled in several shards: this file instantiates the formats whose position is ROCFORGE_SHARD modulo
 // ROCFORGE_SHARDS, so that compilers work on all of them at once and no second list of formats is needed.
 #include "hip/gpu.h"
@@ -14,8 +14,7 @@ namespace rocforge::gpu {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kUnroll = 2;  // groups a thread decodes before it stores: more loads in flight
-constexpr int kTileGroups = kThreads * kUnroll;
+constexpr int kTileGroups = kThreads * 2;  // groups of 8 weights, two a thread
 constexpr int64_t kMostTiles = INT32_MAX;  // of a launch
 constexpr const char *kTooMany = "decode_rows: a launch decodes at most 2^31 tiles of 4096 weights";
 
@@ -95,68 +94,94 @@ ROCFORGE_DEVICE void decode_group(const uint8_t *row, uint32_t group, int64_t we
   }
 }
 
-// Stores the 8 values of group `i` of a tile of `limit` groups at `out`. All lanes of a wave call this.
-template <class Out> ROCFORGE_DEVICE void store8(Out *out, const float (&values)[8], int i, int limit) {
-  if (i < limit) store_streaming(out, convert<Out>(values));
-}
-
-// Two lanes exchange halves, so that each store instruction writes 32 neighbouring bytes: first the two halves of the
-// even lane's group, then those of the odd lane's. A tile's groups lie side by side in the output.
-ROCFORGE_DEVICE void store8(float *out, const float (&values)[8], int i, int limit) {
-  const bool odd = i & 1;
-  Vec<float, 4> given, first, second;
+// Stores the 16 values of each thread to the tile's output, whose first `limit` groups exist. A thread's values are 32
+// or 64 bytes; they go through LDS so that each instruction of a wave stores one piece of memory without gaps. A wave
+// uses its own part of LDS only.
+template <class Out> ROCFORGE_DEVICE void store_tile(Out *tile, const float (&values)[2][8], int limit) {
+  using Words = Vec<uint32_t, 4>;
+  constexpr int kChunk = 16 / sizeof(Out);  // values in 16 bytes
+  constexpr int kChunks = 16 / kChunk;      // of a thread: 2 or 4
+  SHARED(Words, staged, [kThreads * kChunks]);
+  // Chunk c lies at position(c): neighbouring lanes meet different banks when they write and when they read.
+  const auto position = [](int chunk) { return chunk ^ (chunk >> 3 & (kChunks - 1)); };
+  const int lane = lane_id(), wave_first = wave_id() * kWave * kChunks;
 #pragma unroll
-  for (int j = 0; j < 4; ++j) given[j] = odd ? values[j] : values[4 + j];
-  const Vec<float, 4> taken = shuffle_xor(given, 1);
+  for (int c = 0; c < kChunks; ++c) {
+    float chunk[kChunk];
 #pragma unroll
-  for (int j = 0; j < 4; ++j) {  // element by element: a choice between arrays would put them in memory
-    first[j] = odd ? taken[j] : values[j];
-    second[j] = odd ? values[4 + j] : taken[j];
+    for (int j = 0; j < kChunk; ++j) chunk[j] = values[c * kChunk / 8][c * kChunk % 8 + j];
+    staged[wave_first + position(lane * kChunks + c)] = bits_as<Words>(convert<Out>(chunk));
   }
-  const int even = i & ~1;
-  float *const pair = out - 8 * (i - even);  // the even lane's group, the odd lane's behind it
-  if (even < limit) store_streaming(pair + (odd ? 4 : 0), first);
-  if (even + 1 < limit) store_streaming(pair + (odd ? 12 : 8), second);
+  syncwave();
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    const int chunk = c * kWave + lane, weight = (wave_first + chunk) * kChunk;
+    const auto words = bits_as<Vec<Out, kChunk>>(staged[wave_first + position(chunk)]);
+    if (weight < 8 * limit) store_streaming(tile + weight, words);
+  }
 }
 
-// kOneRow: all weights are one row that begins at map.first, the common case and the one without index arithmetic.
-template <class Format, class Out, bool kOneRow>
+// The largest power of two, up to 16, that divides the bytes of a block (of 8 plain values): their lowest bit.
+template <class Format> constexpr int kBlockBytes = sizeof(typename Format::Block) * (Format::is_plain ? 8 : 1);
+template <class Format> constexpr int kBlockAlign = (kBlockBytes<Format> | 16) & -(kBlockBytes<Format> | 16);
+
+enum class Rows {
+  kOne,      // all weights are one row that begins at map.first: the common case, without index arithmetic
+  kAligned,  // rows as the map says
+  kAny       // the same, with blocks that start at any byte; in the other cases at multiples of kBlockAlign
+};
+
+template <class Format, class Out, Rows kRows>
 __global__ void __launch_bounds__(kThreads)
     decode_rows_kernel(const RowMap map, const Tiling tiling, Out *__restrict__ out, int64_t rows, int64_t weights) {
   constexpr int64_t kPieceBytes = kTileGroups * 8 / Format::block_size * sizeof(typename Format::Block);
+  constexpr bool kOneRow = kRows == Rows::kOne;
+  constexpr int kAlign = kRows == Rows::kAny ? 1 : kBlockAlign<Format>;
   const Tile tile = tile_of_workgroup<kOneRow>(tiling, rows);
   const int64_t weights_left = weights - tile.piece * kTileGroups * 8;  // of a row, from this piece on
-  const uint8_t *const piece = map.first + tile.piece * kPieceBytes;
   Out *const tile_out = out + tile.first_row * weights + tile.piece * kTileGroups * 8;
 
-  float values[kUnroll][8] = {};
+  // Threads past the end decode the last groups again: without a branch, all loads are under way at once.
+  const int last = tile.limit - 1, last_pair = last / 2;
+  const uint32_t pair = 2 * (static_cast<int>(threadIdx.x) < last_pair ? threadIdx.x : last_pair);
+  float values[2][8] = {};
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    // Threads past the end decode the last group again: without a branch, the loads of all groups are under way at
-    // once.
-    const int last = tile.limit - 1, wanted = u * kThreads + threadIdx.x;
-    const int i = wanted < last ? wanted : last;
-    const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups);
+  for (int g = 0; g < 2; ++g) {
+    // Rows of blocks have an even number of groups: a pair lies in one row, and most often shares a scale.
+    const uint32_t i = Format::is_plain && static_cast<int>(pair + g) > last ? last : pair + g;
+    const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(Format::is_plain ? i : pair, tiling.row_groups);
+    const uint32_t group = kOneRow ? i : i - row * tiling.row_groups.divisor;
     const int64_t offset = kOneRow ? 0 : row_offset(map, tile.first_row + row);
-    const uint32_t group = i - row * tiling.row_groups.divisor;
-    decode_group<Format>(piece + (offset < 0 ? 0 : offset), group, weights_left, values[u]);
+    const uint8_t *start = map.first + tile.piece * kPieceBytes + (offset < 0 ? 0 : offset);
+    if constexpr (kRows != Rows::kAny) {
+      start = static_cast<const uint8_t *>(__builtin_assume_aligned(start, kAlign));
+    }
+    decode_group<Format>(start, group, weights_left, values[g]);
 #pragma unroll
-    for (float &value : values[u]) value = offset < 0 ? __builtin_nanf("") : value;
+    for (float &value : values[g]) value = offset < 0 ? __builtin_nanf("") : value;
+  }
+  if (!Format::is_plain || weights % 8 == 0) {
+    store_tile(tile_out, values, tile.limit);
+    return;
   }
 #pragma unroll
-  for (int u = 0; u < kUnroll; ++u) {
-    const int i = u * kThreads + threadIdx.x;
-    if (!Format::is_plain || weights % 8 == 0) {
-      store8(tile_out + 8 * i, values[u], i, tile.limit);
-    } else if (i < tile.limit) {  // rows of plain values need not keep the output aligned
-      const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups);
-      const uint32_t group = i - row * tiling.row_groups.divisor;
+  for (int g = 0; g < 2; ++g) {  // rows of plain values need not keep the output aligned
+    const int i = 2 * threadIdx.x + g;
+    const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups);
+    const uint32_t group = i - row * tiling.row_groups.divisor;
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (8 * group + j < weights_left) tile_out[row * weights + 8 * group + j] = from_float<Out>(values[u][j]);
+    for (int j = 0; j < 8; ++j) {
+      if (i < tile.limit && 8 * group + j < weights_left) {
+        tile_out[row * weights + 8 * group + j] = from_float<Out>(values[g][j]);
       }
     }
   }
+}
+
+template <class Format> bool aligned(const RowMap &map) {
+  int64_t bits = reinterpret_cast<uintptr_t>(map.first);
+  for (int dim = 0; dim < map.dims; ++dim) bits |= map.strides[dim];
+  return bits % kBlockAlign<Format> == 0;
 }
 
 template <class Format, class Out> void launch_decode(const DecodeRows &work, void *stream) {
@@ -166,9 +191,11 @@ template <class Format, class Out> void launch_decode(const DecodeRows &work, vo
   if (tiles_of_rows > kMostTiles / tiling.tiles_per_row.divisor) throw std::runtime_error(kTooMany);
   const auto tiles = static_cast<unsigned>(tiles_of_rows * tiling.tiles_per_row.divisor);
   const bool one_row = work.rows == 1 && !work.map.indices;
-  launch({"decode_rows", dim3(tiles), kThreads, stream},
-         one_row ? decode_rows_kernel<Format, Out, true> : decode_rows_kernel<Format, Out, false>, work.map, tiling,
-         static_cast<Out *>(work.out), work.rows, work.weights);
+  auto *const kernel = !aligned<Format>(work.map) ? decode_rows_kernel<Format, Out, Rows::kAny>
+                       : one_row                  ? decode_rows_kernel<Format, Out, Rows::kOne>
+                                                  : decode_rows_kernel<Format, Out, Rows::kAligned>;
+  launch({"decode_rows", dim3(tiles), kThreads, stream}, kernel, work.map, tiling, static_cast<Out *>(work.out),
+         work.rows, work.weights);
 }
 
 }  // namespace
