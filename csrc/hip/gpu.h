@@ -2,30 +2,33 @@
 // emulation on the CPU. Vendor differences live in the header chosen below and in mma.h, and nowhere else.
 //
 // Rules for kernels, most of which the emulation enforces:
-//   - workgroups are one-dimensional and whole waves;
-//   - no thread leaves before the last barrier or wave operation, and none of these stands under a condition that
-//   differs
-//     between its threads: guard the store instead;
-//   - a wave operation does not order memory: LDS passed between lanes of one wave needs syncwave();
+//   - Workgroups are one-dimensional and whole waves.
+//   - No thread leaves before the last barrier or wave operation: guard the store instead.
+//   - No barrier or wave operation stands under a condition that differs between the threads it joins.
+//   - A wave operation does not order memory: LDS passed between lanes of one wave needs syncwave().
 //   - kWave and kArch are for device code: host code asks device_properties().
 //
+// clang-format off
 // Besides what is written out here and in gpu/types.h, the chosen header supplies in namespace rocforge::gpu
-//   kArch, kWave                       the architecture this code is compiled for, and its lanes a wave
-//   SHARED(float, tile, [16][17]);     LDS of the workgroup, contents undefined
-//   dynamic_lds<T>()                   the launch's dynamic LDS, aligned to 16 bytes
-//   syncthreads(), syncwave()          order memory between the threads of the workgroup; LDS between the lanes of the
-//   wave ballot(p)                          LaneMask of the lanes where p holds shuffle(x, lane)                   x of
-//   that lane (modulo the wave size); T of any size shuffle_xor(x, mask)               x of lane ^ mask shuffle_up(x,
-//   n), shuffle_down     x of lane - n, lane + n; its own where there is no such lane broadcast(x, lane) x of that
-//   lane, which is the same number in all lanes: the result is uniform atomic_add(p, x)                   device-wide,
-//   relaxed, returns the value before; int, unsigned, float take_ticket(counter)               how many workgroups came
-//   before. One thread calls it after syncthreads(); what
-//                                      those wrote before theirs is visible after its own and another syncthreads()
-//   load<N>(p), store(p, vec)          Vec<T, N> at p, aligned as the vector is (16 bytes at most)
-//   load_streaming<N>, store_streaming the same for data used once, which need not stay in the caches
-//   load_u16, load_u32, load_u64(p)    packed bytes at any alignment
-//   select_bytes, float_from_int8      for gpu/formats.h
-//   launch, device_properties          on the host; see gpu/launch.h
+//   kArch, kWave                          the architecture compiled for, and its lanes a wave
+//   SHARED(float, tile, [16][17]);        LDS of the workgroup, contents undefined
+//   dynamic_lds<T>()                      the launch's dynamic LDS, aligned to 16 bytes
+//   syncthreads()                         orders memory between the threads of the workgroup
+//   syncwave()                            orders LDS between the lanes of the wave
+//   ballot(p)                             LaneMask of the lanes where p holds
+//   shuffle(x, lane)                      x of that lane (modulo the wave size); T of any size
+//   shuffle_xor(x, mask)                  x of lane ^ mask
+//   shuffle_up(x, n), shuffle_down(x, n)  x of lane - n, lane + n; its own where there is no such lane
+//   broadcast(x, lane)                    x of that lane, the same number in all lanes: the result is uniform
+//   atomic_add(p, x)                      device-wide, relaxed, returns the value before; int, unsigned, float
+//   take_ticket(counter)                  how many workgroups came before. One thread calls it after syncthreads(); what
+//                                         those wrote before theirs is visible after it and another syncthreads()
+//   load<N>(p), store(p, vec)             Vec<T, N> at p, aligned as the vector is (to 16 bytes at most)
+//   load_streaming<N>, store_streaming    the same for data used once, which need not stay in the caches
+//   load_packed<T, kAlign>(p)              an unsigned integer of packed bytes, at a multiple of kAlign (1 when left out)
+//   select_bytes, float_from_int8         for gpu/formats.h
+//   launch, device_properties             on the host: gpu/launch.h
+// clang-format on
 #pragma once
 
 #if defined(ROCFORGE_EMULATE)

@@ -28,12 +28,12 @@ template <class T, int m, int n, int k, int a, int b, int c, int run> struct Mat
   static constexpr int kM = m, kN = n, kK = k, kA = a, kB = b, kC = c, kRun = run;
 };
 
-// Depth of MFMA: 8-bit values are as many bytes as 16-bit ones only since gfx942.
+// Since gfx942 MFMA takes as many bytes of 8-bit values as of 16-bit values: twice as many of them.
 template <class T, Arch arch>
-inline constexpr int kMfmaDepth = std::is_same_v<T, int8_t> && arch != Arch::gfx90a ? 2 : 1;
+inline constexpr int kMfmaDepthFactor = std::is_same_v<T, int8_t> && arch != Arch::gfx90a ? 2 : 1;
 
 // CDNA, wave of 64.
-template <class T, Arch arch = kArch, int depth = 16 * kMfmaDepth<T, arch>>
+template <class T, Arch arch = kArch, int depth = 16 * kMfmaDepthFactor<T, arch>>
 struct Mfma16x16 : MatrixShape<T, 16, 16, depth, depth / 4, depth / 4, 4, depth / 4> {
   static ROCFORGE_DEVICE int a_row(int lane, int) { return lane % 16; }
   static ROCFORGE_DEVICE int a_k(int lane, int i) { return lane / 16 * (depth / 4) + i; }
@@ -43,7 +43,7 @@ struct Mfma16x16 : MatrixShape<T, 16, 16, depth, depth / 4, depth / 4, 4, depth 
   static ROCFORGE_DEVICE int c_col(int lane, int) { return lane % 16; }
 };
 
-template <class T, Arch arch = kArch, int depth = 8 * kMfmaDepth<T, arch>>
+template <class T, Arch arch = kArch, int depth = 8 * kMfmaDepthFactor<T, arch>>
 struct Mfma32x32 : MatrixShape<T, 32, 32, depth, depth / 2, depth / 2, 16, depth / 2> {
   static ROCFORGE_DEVICE int a_row(int lane, int) { return lane % 32; }
   static ROCFORGE_DEVICE int a_k(int lane, int i) { return lane / 32 * (depth / 2) + i; }
@@ -146,11 +146,11 @@ ROCFORGE_DEVICE typename M::C mma(const typename M::A &a, const typename M::B &b
 }
 
 // This lane's values of A from memory [kM][stride], k innermost. Rows are aligned to kRun values.
-template <class M> ROCFORGE_DEVICE typename M::A load_a(const typename M::Element *rows, int stride) {
+template <class M> ROCFORGE_DEVICE typename M::A load_a(const typename M::Element *rows, int stride ROCFORGE_SITE) {
   typename M::A a;
 #pragma unroll
   for (int i = 0; i < M::kA; i += M::kRun) {
-    const auto run = load<M::kRun>(rows + M::a_row(lane_id(), i) * stride + M::a_k(lane_id(), i));
+    const auto run = load<M::kRun>(rows + M::a_row(lane_id(), i) * stride + M::a_k(lane_id(), i) ROCFORGE_PASS_SITE);
 #pragma unroll
     for (int j = 0; j < M::kRun; ++j) a[i + j] = run[j];
   }
@@ -158,11 +158,11 @@ template <class M> ROCFORGE_DEVICE typename M::A load_a(const typename M::Elemen
 }
 
 // This lane's values of B from memory [kN][stride], k innermost: B's columns.
-template <class M> ROCFORGE_DEVICE typename M::B load_b(const typename M::Element *columns, int stride) {
+template <class M> ROCFORGE_DEVICE typename M::B load_b(const typename M::Element *columns, int stride ROCFORGE_SITE) {
   typename M::B b;
 #pragma unroll
   for (int i = 0; i < M::kB; i += M::kRun) {
-    const auto run = load<M::kRun>(columns + M::b_col(lane_id(), i) * stride + M::b_k(lane_id(), i));
+    const auto run = load<M::kRun>(columns + M::b_col(lane_id(), i) * stride + M::b_k(lane_id(), i) ROCFORGE_PASS_SITE);
 #pragma unroll
     for (int j = 0; j < M::kRun; ++j) b[i + j] = run[j];
   }

@@ -75,14 +75,12 @@ template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T
   store(p, vector ROCFORGE_PASS_SITE);
 }
 
-template <class T> ROCFORGE_DEVICE T load_unaligned(const uint8_t *p) {
+template <class T, int kAlign = 1> ROCFORGE_DEVICE T load_packed(const uint8_t *p ROCFORGE_SITE) {
+  emu::require_aligned(p, kAlign, {site_file, site_line});
   T value;
   memcpy(&value, p, sizeof value);
   return value;
 }
-ROCFORGE_DEVICE uint32_t load_u16(const uint8_t *p) { return load_unaligned<uint16_t>(p); }
-ROCFORGE_DEVICE uint32_t load_u32(const uint8_t *p) { return load_unaligned<uint32_t>(p); }
-ROCFORGE_DEVICE uint64_t load_u64(const uint8_t *p) { return load_unaligned<uint64_t>(p); }
 
 ROCFORGE_DEVICE uint32_t select_bytes(uint64_t table, uint32_t indices) {
   uint32_t selected = 0;

@@ -182,7 +182,7 @@ TEST(Faults, DivergentBarrier) {
 TEST(Faults, ExitBeforeBarrier) { EXPECT_REPORT(meet<Fault::exit_before_barrier>(), "thread 3 has exited"); }
 TEST(Faults, TwoBarriers) { EXPECT_REPORT(meet<Fault::two_barriers>(), "divergent barrier"); }
 TEST(Faults, DivergentShuffle) { EXPECT_REPORT(meet<Fault::divergent_shuffle>(), "divergent wave operation"); }
-TEST(Faults, ExitBeforeShuffle) { EXPECT_REPORT(meet<Fault::exit_before_shuffle>(), "has exited of the same wave"); }
+TEST(Faults, ExitBeforeShuffle) { EXPECT_REPORT(meet<Fault::exit_before_shuffle>(), ", in the same wave thread "); }
 TEST(Faults, ShuffleMeetsBarrier) { EXPECT_REPORT(meet<Fault::shuffle_meets_barrier>(), "divergent wave operation"); }
 TEST(Faults, TwoShufflesInHelper) { EXPECT_REPORT(meet<Fault::two_shuffles_in_helper>(), "divergent wave operation"); }
 TEST(Faults, DivergentBroadcast) { EXPECT_REPORT(meet<Fault::divergent_broadcast>(), "different sources"); }

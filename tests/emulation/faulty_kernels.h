@@ -73,7 +73,7 @@ template <Fault fault> __global__ void unpack_kernel(const uint8_t *blocks, uint
   } else if constexpr (fault == Fault::misaligned_vector) {
     word = bits_as<uint32_t>(load<4>(nibbles));
   } else {
-    word = load_u32(nibbles);
+    word = load_packed<uint32_t>(nibbles);
   }
   const Vec<uint32_t, 2> halves{{word & 0x0f0f0f0f, word >> 4 & 0x0f0f0f0f}};
   store(reinterpret_cast<uint32_t *>(out + 32 * block + 8 * quarter), halves);

@@ -20,7 +20,7 @@
 #include "shadow_memory.h"
 #include "workgroup.h"
 
-extern "C" const char __ehdr_start;  // begin of this library
+extern "C" const char __ehdr_start __attribute__((visibility("hidden")));  // begin of this library
 
 namespace emu {
 namespace {

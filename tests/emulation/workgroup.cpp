@@ -70,9 +70,8 @@ std::string describe(int thread) {
   }
 }
 
-// Makes the thread at `position` of the order the running one; returns to the caller when that is resumed.
-void resume(int position) {
-  Thread &from = current();
+// Makes the thread at `position` of the order the running one.
+void make_running(int position) {
   group.position = position;
   const int to = group.order[position];
   const int wave = to / group.shape.wave_size;
@@ -81,6 +80,12 @@ void resume(int position) {
   running.wave = wave;
   running.barriers = group.barriers;
   running.wave_syncs = group.waves[wave].syncs;
+}
+
+// Continues the thread at `position`; returns when the calling thread is continued.
+void resume(int position) {
+  Thread &from = current();
+  make_running(position);
   if (&from != &current()) switch_fiber(from.fiber, current().fiber, from.state == State::exited);
 }
 
@@ -109,7 +114,7 @@ int next_ready(int position) {
     const int other = find(first, first + wave_size, [&](int i) {
       return !is(State::in_wave_operation)(i) || !same_place(group.threads[i].site, group.threads[waiting].site);
     });
-    stop("divergent wave operation: " + describe(waiting) + ", " + describe(other) + " of the same wave");
+    stop("divergent wave operation: " + describe(waiting) + ", in the same wave " + describe(other));
   }
   waiting = find(0, count, is(State::at_barrier));
   stop("divergent barrier: " + describe(waiting) + ", " + describe(find(0, count, is(State::exited))));
@@ -181,15 +186,8 @@ void run_workgroup(uint32_t index) {
     prepare_fiber(group.threads[i].fiber, i, run_thread);
     group.threads[i].state = State::ready;
   }
-  // The launcher's fiber stands in for a thread that is left and comes back when the last one exits.
-  group.position = count - 1;
-  const int first = next_ready(group.position);
-  group.position = first;
-  running.thread = group.order[first];
-  running.wave = running.thread / wave_size;
-  running.barriers = running.wave_syncs = 0;
-  threadIdx.x = running.thread;
-  switch_fiber(group.launcher, current().fiber);
+  make_running(next_ready(count - 1));
+  switch_fiber(group.launcher, current().fiber);  // until the last thread has exited
   if (const char *array = group.error.empty() ? overwritten_lds_guard() : nullptr) {
     group.error = std::string("write outside of the LDS array ") + array;
   }
@@ -236,7 +234,7 @@ void meet_wave(const WaveOperation &operation, const Posted &posted, Site site) 
     const Thread &other = group.threads[i];
     if (!same_place(other.site, site) || other.operation.finish != operation.finish ||
         other.operation.bytes != operation.bytes) {
-      stop("divergent wave operation: " + describe(i) + ", " + describe_running() + " of the same wave");
+      stop("divergent wave operation: " + describe(i) + ", in the same wave " + describe_running());
     }
   }
   wave.arrived = 0;

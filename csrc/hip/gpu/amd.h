@@ -4,7 +4,7 @@
 #include <hip/hip_runtime.h>
 
 #define ROCFORGE_DEVICE __device__ __forceinline__
-#define ROCFORGE_SITE
+#define ROCFORGE_SITE  // see tests/emulation/device.h
 #define ROCFORGE_PASS_SITE
 #define SHARED(T, name, dims) __shared__ __align__(16) T name dims
 #define ROCFORGE_TABLE [[maybe_unused]] static __device__ constexpr
@@ -86,15 +86,12 @@ template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T
   for (int i = 0; i < kWords; ++i) __builtin_nontemporal_store(words[i], reinterpret_cast<Words *>(p) + i);
 }
 
-// One instruction each: the hardware takes any alignment.
-template <class T> ROCFORGE_DEVICE T load_unaligned(const uint8_t *p) {
+// One instruction: the hardware takes any alignment.
+template <class T, int kAlign = 1> ROCFORGE_DEVICE T load_packed(const uint8_t *p) {
   T value;
   memcpy(&value, p, sizeof value);
   return value;
 }
-ROCFORGE_DEVICE uint32_t load_u16(const uint8_t *p) { return load_unaligned<uint16_t>(p); }
-ROCFORGE_DEVICE uint32_t load_u32(const uint8_t *p) { return load_unaligned<uint32_t>(p); }
-ROCFORGE_DEVICE uint64_t load_u64(const uint8_t *p) { return load_unaligned<uint64_t>(p); }
 
 // Byte i of the result: the byte of `table` that byte i of `indices` (0 .. 7) names.
 ROCFORGE_DEVICE uint32_t select_bytes(uint64_t table, uint32_t indices) {

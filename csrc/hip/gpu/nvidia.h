@@ -5,8 +5,10 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #define ROCFORGE_DEVICE __device__ __forceinline__
-#define ROCFORGE_SITE
+#define ROCFORGE_SITE  // see tests/emulation/device.h
 #define ROCFORGE_PASS_SITE
 #define SHARED(T, name, dims) __shared__ __align__(16) T name dims
 #define ROCFORGE_TABLE [[maybe_unused]] static __device__ constexpr
@@ -59,24 +61,24 @@ template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T
   for (int i = 0; i < kWords; ++i) __stcs(reinterpret_cast<uint4 *>(p) + i, words[i]);
 }
 
-// The hardware takes aligned words only. These read the words that hold the wanted bytes and no other: the word after
-// them may lie outside the tensor. Subtracting from the pointer, and not masking it, lets the compiler keep its address
-// space.
+// The hardware takes aligned words only. Without an alignment these read the words that hold the wanted bytes and no
+// other: the word after them may lie outside the tensor. Subtracting from the pointer, and not masking it, lets the
+// compiler keep its address space.
 ROCFORGE_DEVICE uint32_t bytes_before(const uint8_t *p) { return reinterpret_cast<uintptr_t>(p) & 3; }
 ROCFORGE_DEVICE uint32_t bits_before(const uint8_t *p) { return 8 * bytes_before(p); }
 ROCFORGE_DEVICE uint32_t word_of(const uint8_t *p) { return *reinterpret_cast<const uint32_t *>(p - bytes_before(p)); }
 
-ROCFORGE_DEVICE uint32_t load_u16(const uint8_t *p) {
-  return __funnelshift_r(word_of(p), word_of(p + 1), bits_before(p)) & 0xffff;
-}
-ROCFORGE_DEVICE uint32_t load_u32(const uint8_t *p) {
-  return __funnelshift_r(word_of(p), word_of(p + 3), bits_before(p));
-}
-ROCFORGE_DEVICE uint64_t load_u64(const uint8_t *p) {
-  const uint32_t middle = word_of(p + 4);  // holds byte p[4] at the least, whatever the alignment
-  const uint64_t low = __funnelshift_r(word_of(p), middle, bits_before(p));
-  const uint64_t high = __funnelshift_r(middle, word_of(p + 7), bits_before(p));
-  return low | high << 32;
+// sizeof(T) bytes at p, a multiple of kAlign. T: an unsigned integer.
+template <class T, int kAlign = 1> ROCFORGE_DEVICE T load_packed(const uint8_t *p) {
+  if constexpr (kAlign >= sizeof(T)) {
+    return *reinterpret_cast<const T *>(p);
+  } else if constexpr (kAlign > 1 || sizeof(T) > 4) {  // the two halves, the second at least as well aligned
+    using Half = std::conditional_t<sizeof(T) == 8, uint32_t, uint16_t>;
+    constexpr int kHalf = sizeof(T) / 2;
+    return load_packed<Half, kAlign>(p) | static_cast<T>(load_packed<Half, kAlign>(p + kHalf)) << 8 * kHalf;
+  } else {
+    return static_cast<T>(__funnelshift_r(word_of(p), word_of(p + sizeof(T) - 1), bits_before(p)));
+  }
 }
 
 // The instruction takes one index in each nibble of its lower half.

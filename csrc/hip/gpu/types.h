@@ -29,7 +29,7 @@ inline Arch arch_named(std::string_view name) {
   constexpr Known kKnown[] = {{"gfx90a", Arch::gfx90a}, {"gfx942", Arch::gfx942}, {"gfx950", Arch::gfx950},
                               {"gfx90", Arch::gfx9},    {"gfx10", Arch::gfx10},   {"gfx11", Arch::gfx11},
                               {"gfx120", Arch::gfx12},  {"sm_8", Arch::sm80},     {"sm_9", Arch::sm80},
-                              {"sm_10", Arch::sm80},    {"sm_12", Arch::sm80}};
+                              {"sm_10", Arch::sm80},    {"sm_11", Arch::sm80},    {"sm_12", Arch::sm80}};
   for (const Known &known : kKnown) {
     if (name.substr(0, known.prefix.size()) == known.prefix) return known.arch;
   }
