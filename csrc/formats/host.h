@@ -29,7 +29,7 @@ struct Int16x8 {
 ROCFORGE_HD Int8x8 join(uint32_t lo, uint32_t hi) { return {{lo | static_cast<uint64_t>(hi) << 32}}; }
 
 // Packed values start at any byte: this is the only read of more than one.
-template <class T> ROCFORGE_HD T load(const uint8_t *p) {
+template <class T, int kAlign = 1> ROCFORGE_HD T load(const uint8_t *p) {
   T value;
   std::memcpy(&value, p, sizeof value);
   return value;
@@ -66,46 +66,61 @@ ROCFORGE_HD float float_from_half(uint32_t half) {
 #endif
 }
 
-// GNU vector extensions: the compiler splits what is wider than the processor's registers; a cast from one vector type
-// to another keeps the bits.
-typedef float Float8 __attribute__((vector_size(32)));
+// GNU vector extensions; a cast from one vector type to another keeps the bits.
 typedef float Float4 __attribute__((vector_size(16)));
-typedef int32_t Int32x8 __attribute__((vector_size(32)));
 typedef int32_t Int32x4 __attribute__((vector_size(16)));
 typedef int16_t Int16Lanes __attribute__((vector_size(16)));
 typedef int8_t Int8Lanes __attribute__((vector_size(16)));
 typedef uint64_t Pair __attribute__((vector_size(16)));
 
-ROCFORGE_HD void store(const Float8 &values, float out[8]) { std::memcpy(out, &values, sizeof values); }
+#if defined(__AVX2__)
+
+typedef float Float8 __attribute__((vector_size(32)));
+typedef int32_t Int32x8 __attribute__((vector_size(32)));
 
 // Eight signed bytes to float. g++ 12 has no good code for a conversion of int8 vectors, but it has for these: every
 // byte repeated through a 32-bit lane, then shifted down with its sign.
 ROCFORGE_HD void to_floats(Int8x8 levels, Float8 &out) {
-  const uint64_t bytes = levels.words[0];
-#if defined(__AVX2__)
   typedef uint64_t Quads __attribute__((vector_size(32)));
   typedef int8_t Bytes __attribute__((vector_size(32)));
-  const Bytes b = (Bytes)Quads{bytes, bytes, bytes, bytes};
-  const Bytes repeated = __builtin_shufflevector(b, b, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
+  const uint64_t word = levels.words[0];
+  const Bytes bytes = (Bytes)Quads{word, word, word, word};
+  const Bytes repeated = __builtin_shufflevector(bytes, bytes, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
                                                  20, 20, 20, 20, 21, 21, 21, 21, 22, 22, 22, 22, 23, 23, 23, 23);
   out = __builtin_convertvector((Int32x8)repeated >> 24, Float8);
-#elif __has_builtin(__builtin_shufflevector)
-  const Int8Lanes b = (Int8Lanes)Pair{bytes, bytes};
-  const Int16Lanes twice = (Int16Lanes)__builtin_shufflevector(b, b, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  const Int16Lanes lo = __builtin_shufflevector(twice, twice, 0, 0, 1, 1, 2, 2, 3, 3);
-  const Int16Lanes hi = __builtin_shufflevector(twice, twice, 4, 4, 5, 5, 6, 6, 7, 7);
-  const Float4 halves[2] = {__builtin_convertvector((Int32x4)lo >> 24, Float4),
-                            __builtin_convertvector((Int32x4)hi >> 24, Float4)};
-  std::memcpy(&out, halves, sizeof out);
-#else
-  for (int i = 0; i < 8; ++i) out[i] = static_cast<int8_t>(bytes >> 8 * i);
-#endif
 }
-
 ROCFORGE_HD void to_floats(Int16x8 levels, Float8 &out) {
   const Int16Lanes lanes = (Int16Lanes)Pair{levels.words[0], levels.words[1]};
   out = __builtin_convertvector(__builtin_convertvector(lanes, Int32x8), Float8);
 }
+
+#else
+
+// Two registers of 16 bytes: g++ splits wider vectors into single elements.
+struct Float8 {
+  Float4 lo, hi;
+};
+ROCFORGE_HD Float8 operator*(Float8 values, float factor) { return {values.lo * factor, values.hi * factor}; }
+ROCFORGE_HD Float8 operator+(Float8 values, float term) { return {values.lo + term, values.hi + term}; }
+
+// As above, in steps that every instruction set has: each lane twice, and shifted down with its sign.
+ROCFORGE_HD void to_floats(Int16Lanes lanes, int shift, Float8 &out) {
+  out.lo =
+      __builtin_convertvector((Int32x4)__builtin_shufflevector(lanes, lanes, 0, 0, 1, 1, 2, 2, 3, 3) >> shift, Float4);
+  out.hi =
+      __builtin_convertvector((Int32x4)__builtin_shufflevector(lanes, lanes, 4, 4, 5, 5, 6, 6, 7, 7) >> shift, Float4);
+}
+ROCFORGE_HD void to_floats(Int8x8 levels, Float8 &out) {
+  const Int8Lanes bytes = (Int8Lanes)Pair{levels.words[0]};
+  to_floats((Int16Lanes)__builtin_shufflevector(bytes, bytes, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), 24, out);
+}
+ROCFORGE_HD void to_floats(Int16x8 levels, Float8 &out) {
+  to_floats((Int16Lanes)Pair{levels.words[0], levels.words[1]}, 16, out);
+}
+
+#endif
+
+ROCFORGE_HD void store(const Float8 &values, float out[8]) { std::memcpy(out, &values, sizeof values); }
 
 // Entry i of a table of 16 signed bytes (Table::lo, then Table::hi) for every byte i, each 0 .. 15.
 template <class Table> ROCFORGE_HD Int8x8 lookup16(Int8x8 indices) {

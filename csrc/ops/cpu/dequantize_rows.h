@@ -64,10 +64,10 @@ template <class Out> ROCFORGE_HD void store16(const Float8 &first, const Float8 
   round_to<8>(first, out);
   round_to<8>(second, out + 8);
 #else
-  round_to<4>(__builtin_shufflevector(first, first, 0, 1, 2, 3), out);
-  round_to<4>(__builtin_shufflevector(first, first, 4, 5, 6, 7), out + 4);
-  round_to<4>(__builtin_shufflevector(second, second, 0, 1, 2, 3), out + 8);
-  round_to<4>(__builtin_shufflevector(second, second, 4, 5, 6, 7), out + 12);
+  round_to<4>(first.lo, out);
+  round_to<4>(first.hi, out + 4);
+  round_to<4>(second.lo, out + 8);
+  round_to<4>(second.hi, out + 12);
 #endif
 }
 
