@@ -170,6 +170,25 @@ TEST(Faults, ReadBeforeWrite) {
   }
 }
 
+// Launches with these sizes.
+void launch_large(dim3 grid, unsigned threads, size_t dynamic_lds) {
+  Buffer<uint8_t> out(1024);
+  launch({"large_kernel", grid, threads, nullptr, dynamic_lds}, large_kernel, out.get());
+}
+
+TEST(Faults, Limits) {
+  constexpr size_t half = lds_bytes(kArch) / 2;
+  EXPECT_NO_REPORT(launch_large(dim3(1), 1024, half));
+  EXPECT_REPORT(launch_large(dim3(1), 1024, half + 16), "bytes with half, and the architecture has");
+  EXPECT_REPORT(launch_large(dim3(1), 1024, 2 * half + 16), "bytes of dynamic LDS");
+  EXPECT_REPORT(launch_large(dim3(1), 1024 + kWave, 0), "workgroups of");
+  EXPECT_REPORT(launch_large(dim3(1), kWave / 2, 0), "in whole waves of");
+  EXPECT_REPORT(launch_large(dim3(1), 0, 0), "workgroups of 0 threads");
+  EXPECT_REPORT(launch_large(dim3(0), kWave, 0), "a grid of 0 x 1 x 1");
+  EXPECT_REPORT(launch_large(dim3(1, 65536), kWave, 0), "a grid of 1 x 65536 x 1");
+  EXPECT_REPORT(launch_large(dim3(1u << 27), kWave, 0), "a grid of ");
+}
+
 template <Fault fault> void meet() {
   Buffer<int> out(kFaultThreads);
   launch({"meeting_kernel", dim3(1), kFaultThreads, nullptr}, meeting_kernel<fault>, out.get());

@@ -95,6 +95,13 @@ template <Fault fault> __global__ void product_kernel(const f16 *a, const f16 *b
   }
 }
 
+// Half of the LDS there is, plus what the launch asks for.
+__global__ void large_kernel(uint8_t *out) {
+  SHARED(uint8_t, half, [lds_bytes(kArch) / 2]);
+  half[threadIdx.x] = 1;
+  out[threadIdx.x] = half[threadIdx.x];
+}
+
 // out[t] = t through LDS. `past` is 0: the compiler must not see the indices.
 template <Fault fault> __global__ void lds_kernel(int *out, int past) {
   SHARED(int, before, [kFaultThreads]);
