@@ -67,6 +67,11 @@ ROCFORGE_HD float float_from_half(uint32_t half) {
 }
 
 // GNU vector extensions; a cast from one vector type to another keeps the bits.
+#if __has_builtin(__builtin_shufflevector)
+  #define ROCFORGE_SHUFFLE(vector, ...) __builtin_shufflevector(vector, vector, __VA_ARGS__)
+#else  // g++ 11
+  #define ROCFORGE_SHUFFLE(vector, ...) __builtin_shuffle(vector, (__typeof__(+(vector))){__VA_ARGS__})
+#endif
 typedef float Float4 __attribute__((vector_size(16)));
 typedef int32_t Int32x4 __attribute__((vector_size(16)));
 typedef int16_t Int16Lanes __attribute__((vector_size(16)));
@@ -85,8 +90,8 @@ ROCFORGE_HD void to_floats(Int8x8 levels, Float8 &out) {
   typedef int8_t Bytes __attribute__((vector_size(32)));
   const uint64_t word = levels.words[0];
   const Bytes bytes = (Bytes)Quads{word, word, word, word};
-  const Bytes repeated = __builtin_shufflevector(bytes, bytes, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
-                                                 20, 20, 20, 20, 21, 21, 21, 21, 22, 22, 22, 22, 23, 23, 23, 23);
+  const Bytes repeated = ROCFORGE_SHUFFLE(bytes, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3,  //
+                                          20, 20, 20, 20, 21, 21, 21, 21, 22, 22, 22, 22, 23, 23, 23, 23);
   out = __builtin_convertvector((Int32x8)repeated >> 24, Float8);
 }
 ROCFORGE_HD void to_floats(Int16x8 levels, Float8 &out) {
@@ -105,14 +110,12 @@ ROCFORGE_HD Float8 operator+(Float8 values, float term) { return {values.lo + te
 
 // As above, in steps that every instruction set has: each lane twice, and shifted down with its sign.
 ROCFORGE_HD void to_floats(Int16Lanes lanes, int shift, Float8 &out) {
-  out.lo =
-      __builtin_convertvector((Int32x4)__builtin_shufflevector(lanes, lanes, 0, 0, 1, 1, 2, 2, 3, 3) >> shift, Float4);
-  out.hi =
-      __builtin_convertvector((Int32x4)__builtin_shufflevector(lanes, lanes, 4, 4, 5, 5, 6, 6, 7, 7) >> shift, Float4);
+  out.lo = __builtin_convertvector((Int32x4)ROCFORGE_SHUFFLE(lanes, 0, 0, 1, 1, 2, 2, 3, 3) >> shift, Float4);
+  out.hi = __builtin_convertvector((Int32x4)ROCFORGE_SHUFFLE(lanes, 4, 4, 5, 5, 6, 6, 7, 7) >> shift, Float4);
 }
 ROCFORGE_HD void to_floats(Int8x8 levels, Float8 &out) {
   const Int8Lanes bytes = (Int8Lanes)Pair{levels.words[0]};
-  to_floats((Int16Lanes)__builtin_shufflevector(bytes, bytes, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), 24, out);
+  to_floats((Int16Lanes)ROCFORGE_SHUFFLE(bytes, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7), 24, out);
 }
 ROCFORGE_HD void to_floats(Int16x8 levels, Float8 &out) {
   to_floats((Int16Lanes)Pair{levels.words[0], levels.words[1]}, 16, out);

@@ -58,7 +58,7 @@ ROCFORGE_HD void store16(const Float8 &first, const Float8 &second, float *out) 
   std::memcpy(out + 8, &second, sizeof second);
 }
 template <class Out> ROCFORGE_HD void store16(const Float8 &first, const Float8 &second, Out *out) {
-#if defined(__AVX512BW__)
+#if defined(__AVX512BW__) && __has_builtin(__builtin_shufflevector)
   round_to<16>(__builtin_shufflevector(first, second, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), out);
 #elif defined(__AVX2__)
   round_to<8>(first, out);
