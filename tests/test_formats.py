@@ -41,6 +41,16 @@ def test_geometry_is_the_gguf_packages():
     assert {f.name for f in rf.formats if f.id is None} == {"MXFP6_E2M3", "MXFP6_E3M2"}
 
 
+def test_documentation_lists_every_format():
+    lines = (ROOT / "docs" / "formats.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:6]] for line in lines if line.startswith("| ")]
+    expected = [
+        [f.name, "none" if f.id is None else str(f.id), str(f.block_size), str(f.block_bytes), f"{f.bits_per_weight:g}"]
+        for f in rf.formats
+    ]
+    assert rows[1:] == expected
+
+
 def decoded_by_gguf(name: str) -> bool:
     try:
         gguf.quants.dequantize(np.zeros((1, rf.formats[name].block_bytes), np.uint8), GGUF_TYPES[name])
