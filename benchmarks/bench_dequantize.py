@@ -6,6 +6,7 @@ A line is a format: million weights a second on the same random rows of 4096 wei
 (other work on the machine only ever slows one down), GB/s counted as packed bytes read plus values written, and the
 ratio to the faster of the two others. They decode to float32 on one thread, whatever --dtype and --threads say; a
 column is empty where they do not know the format. The last line is a float32 copy.
+At the default size the peers write one 16 MiB buffer over and over, PyTorch's allocator hands out two in turn.
 """
 
 from __future__ import annotations
