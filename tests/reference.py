@@ -16,3 +16,63 @@ def rotary_embedding(x: Tensor, angles: Tensor, interleaved: bool) -> Tensor:
     out[..., first] = a * angles.cos() - b * angles.sin()
     out[..., second] = b * angles.cos() + a * angles.sin()
     return out
+
+
+def mqa_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    attn_mask: Tensor | None = None,
+    causal: str = "none",
+    scale: float | None = None,
+    window: int | None = None,
+    softcap: float = 0.0,
+    sinks: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    kv_lengths: Tensor | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """Attention with the whole score matrix, every step in `dtype`: (out, lse)."""
+    options = {"causal": causal, "scale": scale, "window": window, "softcap": softcap, "dtype": dtype}
+    options |= {"sinks": sinks, "alibi_slopes": alibi_slopes}
+    batch, heads, rows, head_dim = query.shape
+    keys = key.shape[2]
+    if cu_seqlens_q is not None:
+        mask = None if attn_mask is None else attn_mask.expand(1, heads, rows, keys)
+        parts = []
+        for q0, q1, k0, k1 in zip(cu_seqlens_q, cu_seqlens_q[1:], cu_seqlens_k, cu_seqlens_k[1:], strict=False):
+            part = None if mask is None else mask[:, :, q0:q1, k0:k1]
+            tensors = query[:, :, q0:q1], key[:, :, k0:k1], value[:, :, k0:k1]
+            parts.append(mqa_attention(*tensors, attn_mask=part, **options))
+        return tuple(torch.cat(results, 2) for results in zip(*parts, strict=True))
+
+    valid = query.new_full((batch,), keys, dtype=torch.int64) if kv_lengths is None else kv_lengths.long()
+    valid, k = valid.view(batch, 1, 1, 1), torch.arange(keys, device=query.device)
+    position = torch.arange(rows, device=query.device).view(-1, 1) + (0 if causal == "top_left" else valid - rows)
+    keep = (k < valid).expand(batch, heads, rows, keys)
+    groups = heads // key.shape[1]
+    key, value = (t.to(dtype).masked_fill((k >= valid).mT, 0).repeat_interleave(groups, 1) for t in (key, value))
+
+    scores = query.to(dtype) @ key.mT * (head_dim**-0.5 if scale is None else scale)
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if alibi_slopes is not None:
+        scores = scores - alibi_slopes.to(dtype).view(-1, heads, 1, 1) * (position - k).abs()
+    if causal != "none":
+        keep = keep & (k <= position)
+    if window is not None:
+        keep = keep & (k > position - window)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        keep = keep & attn_mask
+    elif attn_mask is not None:
+        scores = scores + attn_mask.to(dtype)
+        keep = keep & (attn_mask > -torch.inf)
+    seen = keep.any(-1, keepdim=True)
+    logits = scores.masked_fill(~keep, -torch.inf).masked_fill(~seen, 0)
+    if sinks is not None:
+        logits = torch.cat([logits, sinks.to(dtype).view(1, heads, 1, 1).expand(batch, heads, rows, 1)], -1)
+    weights = torch.softmax(logits, -1)[..., :keys].masked_fill(~seen, 0)
+    return weights @ value, torch.logsumexp(logits, -1).masked_fill(~seen[..., 0], -torch.inf)

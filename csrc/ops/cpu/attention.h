@@ -50,7 +50,7 @@ struct Attention {
 
   ROCFORGE_HD int64_t group() const { return query_heads / kv_heads; }
   // Queries of a MaskTile at most: some 256 rows when all heads of a group are counted.
-  ROCFORGE_HD int64_t mask_queries() const { return group() < 256 ? 256 / group() : 1; }
+  ROCFORGE_HD int64_t mask_queries() const { return group() > 0 && group() < 256 ? 256 / group() : 1; }
   // Where a row's numbers stand in [batch, query_heads, query_length].
   ROCFORGE_HD int64_t number(int64_t batch, int64_t head, int64_t query) const {
     return (batch * query_heads + head) * query_length + query;

@@ -72,14 +72,14 @@ template <class Acc> class RowPass {
       // A row that has seen nothing yet has only logits of -inf: any finite number gives them weight 0.
       const Vec<Acc> base = largest == -kInfinity<Acc> ? Vec<Acc>{} : largest;
       const Vec<Acc> shrink = rule_.weight(before - base);
-      Vec<Acc> total = load(sum + r) * shrink;
+      Vec<Acc> totals[2] = {};  // of even and of odd keys
       for (int64_t k = 0; k < key_count(); ++k) {
         const Vec<Acc> weight = rule_.weight(load(scores_ + k * padded_ + r) - base);
         store(scores_ + k * padded_ + r, weight);
-        total += weight;
+        totals[k % 2] += weight;
       }
       store(maximum + r, largest);
-      store(sum + r, total);
+      store(sum + r, load(sum + r) * shrink + (totals[0] + totals[1]));
       store(shrink_ + r, shrink);
     }
   }

@@ -60,28 +60,29 @@ template <class Function> ROCFORGE_HD Vec<double> each_lane(Vec<double> x, Funct
   return x;
 }
 
-// 2^x, one unit in the last place; 0 where the result would be below the smallest normal number.
-ROCFORGE_HD Vec<float> exp2(Vec<float> x) {
-  const Vec<float> lowest = broadcast(-126.0f), zero{};
-  const Vec<float> clamped = x < lowest ? lowest : x;  // a NaN stays
-  // Adding 1.5 * 2^23 leaves the nearest integer in the low bits.
-  const Vec<float> shifted = clamped + 0x1.8p23f;
-  const Vec<float> f = clamped - (shifted - 0x1.8p23f);
-  // Taylor's series of 2^f: |f| <= 1/2, the next term is 5e-9.
-  constexpr double ln2 = 0.693147180559945309417232;
-  Vec<float> power = broadcast(static_cast<float>(ln2 * ln2 * ln2 * ln2 * ln2 * ln2 * ln2 / 5040));
-  power = power * f + static_cast<float>(ln2 * ln2 * ln2 * ln2 * ln2 * ln2 / 720);
-  power = power * f + static_cast<float>(ln2 * ln2 * ln2 * ln2 * ln2 / 120);
-  power = power * f + static_cast<float>(ln2 * ln2 * ln2 * ln2 / 24);
-  power = power * f + static_cast<float>(ln2 * ln2 * ln2 / 6);
-  power = power * f + static_cast<float>(ln2 * ln2 / 2);
-  power = power * f + static_cast<float>(ln2);
-  power = power * f + 1.0f;
+// e^x, one unit in the last place; 0 where the result would be below the smallest normal number.
+ROCFORGE_HD Vec<float> exp(Vec<float> x) {
+  const Vec<float> lowest = broadcast(-87.33654f), zero{};  // log(2^-126)
+  const Vec<float> clamped = x < lowest ? lowest : x;       // a NaN stays
+  // x = n log(2) + r: adding 1.5 * 2^23 leaves the nearest integer in the low bits, and n * log_2_high is exact.
+  const float log_2_high = 0x1.62ep-1f, log_2_low = 0x1.0bfbe8p-15f;
+  const Vec<float> shifted = clamped * 1.44269504f + 0x1.8p23f;
+  const Vec<float> n = shifted - 0x1.8p23f;
+  const Vec<float> r = clamped - n * log_2_high - n * log_2_low;
+  // Taylor's series of e^r: |r| <= log(2) / 2, the next term is 5e-9.
+  Vec<float> power = broadcast(1.0f / 5040);
+  power = power * r + 1.0f / 720;
+  power = power * r + 1.0f / 120;
+  power = power * r + 1.0f / 24;
+  power = power * r + 1.0f / 6;
+  power = power * r + 1.0f / 2;
+  power = power * r + 1.0f;
+  power = power * r + 1.0f;
   const IntVec<float> exponent = ((IntVec<float>)shifted - 0x4b400000 + 127) << 23;
   return x < lowest ? zero : power * (Vec<float>)exponent;
 }
-ROCFORGE_HD Vec<double> exp2(Vec<double> x) {
-  return each_lane(x, [](double lane) { return std::exp2(lane); });
+ROCFORGE_HD Vec<double> exp(Vec<double> x) {
+  return each_lane(x, [](double lane) { return std::exp(lane); });
 }
 
 // Within two units in the last place.
@@ -95,7 +96,7 @@ ROCFORGE_HD Vec<float> tanh(Vec<float> x) {
   series = series * square - 0.3333328068256378f;
   const Vec<float> near_zero = x + x * square * series;
   const Vec<float> limit = broadcast(20.0f), bounded = magnitude > limit ? limit : magnitude;
-  const Vec<float> power = exp2(bounded * 2.8853900817779268f);  // e^(2 |x|)
+  const Vec<float> power = exp(2 * bounded);
   const Vec<float> far = 1.0f - 2.0f / (power + 1.0f);
   return magnitude < 0.625f ? near_zero : x < 0 ? -far : far;
 }

@@ -81,7 +81,6 @@ template <class Acc> class ScoreRule {
     const bool deferred = a.scale > 0 && !added;
     logit_scale_ = static_cast<Acc>(deferred ? 1 : a.scale);
     exp_scale_ = static_cast<Acc>(deferred ? a.scale : 1);
-    exp2_scale_ = static_cast<Acc>((deferred ? a.scale : 1) * 1.44269504088896340735992);
   }
 
   // Logits of one vector of scores, divided by exp_scale(). `key`: each lane's key, counted from the tile's first.
@@ -106,10 +105,10 @@ template <class Acc> class ScoreRule {
   bool capped() const { return softcap_ != 0; }
   Acc exp_scale() const { return exp_scale_; }
   // e^logit of a difference of what logit() returns.
-  ROCFORGE_HD Vec<Acc> weight(Vec<Acc> difference) const { return exp2(difference * exp2_scale_); }
+  ROCFORGE_HD Vec<Acc> weight(Vec<Acc> difference) const { return exp(difference * exp_scale_); }
 
  private:
-  Acc logit_scale_, exp_scale_, exp2_scale_, softcap_;
+  Acc logit_scale_, exp_scale_, softcap_;
   bool alibi_;
 };
 
