@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export ROCFORGE_BUILD_DIR := $(BUILD)
 export CMAKE_ARGS := -DROCFORGE_TESTS=ON $(CMAKE_ARGS)
 
-.PHONY: run test build cpp-test sanitize fuzz lint format readme clean
+.PHONY: run test build cpp-test sanitize hip fuzz lint format readme clean
 
 run: build
 	$(BIN)/rocforge generate $(if $(MODEL),"$(MODEL)",rocforge_ops/data/demo.gguf) --prompt "$(PROMPT)"
@@ -46,6 +46,11 @@ sanitize: build
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DROCFORGE_TESTS=ON -DROCFORGE_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize --target cpp_tests
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure -j $(JOBS)
+
+# Machine code for AMD GPUs, without one: builds it, reads it, loads it (docs/gpu.md).
+hip: build
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python benchmarks/amd_report.py --check
+	$(BIN)/python -m pytest -q -rs tests/test_hip_library.py tests/test_amd_report.py
 
 # The container reader on made-up files, under both sanitizers (docs/gguf.md). libFuzzer comes with clang.
 FUZZ_SECONDS ?= 120

@@ -41,8 +41,10 @@ def code_objects(file: Path) -> dict[str, bytes]:
         out = Path(folder) / "bundle"
         run(f"llvm-objcopy{LLVM}", "-O", "binary", "--only-section=.hip_fatbin", file, out)
         bundle = out.read_bytes() if out.exists() else b""
-    if not bundle:
-        return {}
+    return unbundle(bundle, file) if bundle else {}
+
+
+def unbundle(bundle: bytes, file: str | Path) -> dict[str, bytes]:
     if not bundle.startswith(MAGIC):
         raise ValueError(f"{file}: its device code is no uncompressed clang bundle")
     (entries,) = struct.unpack_from("<Q", bundle, len(MAGIC))
@@ -67,8 +69,8 @@ def kernels(file: Path) -> Iterator[Kernel]:
             code_object.write(elf)
             code_object.flush()
             notes = run(f"llvm-readelf{LLVM}", "--notes", code_object.name)
-            listing = run(f"llvm-objdump{LLVM}", "-d", "--no-show-raw-insn", "--no-leading-addr", "--symbolize-operands",
-                          code_object.name)  # fmt: skip
+            style = ("--no-show-raw-insn", "--no-leading-addr", "--symbolize-operands")
+            listing = run(f"llvm-objdump{LLVM}", "-d", *style, code_object.name)
         code = functions(listing)
         numbers = metadata(notes)
         names = run(f"llvm-cxxfilt{LLVM}", *numbers).splitlines() if numbers else []

@@ -9,8 +9,11 @@ namespace rocforge::gpu {
 
 inline void check(ROCFORGE_RUNTIME(Error_t) error, const char *what) {
   if (error == ROCFORGE_RUNTIME(Success)) return;
+  int devices = 0;
+  const bool no_gpu = ROCFORGE_RUNTIME(GetDeviceCount)(&devices) != ROCFORGE_RUNTIME(Success) || devices == 0;
   (void)ROCFORGE_RUNTIME(GetLastError)();  // or the caller's next check would find this error again
-  throw std::runtime_error(std::string(what) + ": " + ROCFORGE_RUNTIME(GetErrorString)(error));
+  throw std::runtime_error(std::string(no_gpu ? "no GPU on this machine: " : "") + what + ": " +
+                           ROCFORGE_RUNTIME(GetErrorString)(error));
 }
 
 // Properties of the current device.
@@ -19,7 +22,7 @@ inline const DeviceProperties &device_properties() {
   static DeviceProperties devices[kMaxDevices];
   static std::once_flag known[kMaxDevices];
   int device;
-  check(ROCFORGE_RUNTIME(GetDevice)(&device), "no GPU");
+  check(ROCFORGE_RUNTIME(GetDevice)(&device), "current GPU");
   if (device >= kMaxDevices) throw std::runtime_error("GPU " + std::to_string(device) + ": at most 64 are supported");
   std::call_once(known[device], [&] {
     std::string name;
