@@ -2,16 +2,24 @@
 set(ROCFORGE_GPU ${torch_gpu} CACHE STRING "GPU back end: hip, cuda, emulate (the kernels on the CPU, for tests) or none")
 set_property(CACHE ROCFORGE_GPU PROPERTY STRINGS hip cuda emulate none)
 
-set(rocforge_gpu_kernels csrc/hip/decode_rows_kernel.hip)
+set(rocforge_gpu_kernels
+  csrc/hip/attention_combine_kernel.hip
+  csrc/hip/attention_plan.hip
+  csrc/hip/attention_rows_kernel.hip
+  csrc/hip/attention_tiles_kernel.hip
+  csrc/hip/decode_rows_kernel.hip)
 set(rocforge_gpu_hosts
   csrc/hip/decode_rows.cpp
   csrc/hip/dequantize.cpp
-  csrc/hip/embedding.cpp)
+  csrc/hip/embedding.cpp
+  csrc/hip/mqa_attention.cpp)
 # Kernels that must round as the CPU does: no fused multiply-add.
 set(rocforge_exact_kernels csrc/hip/decode_rows_kernel.hip)
 # Kernels compiled in several parts, each with its ROCFORGE_SHARD: compilers then work on them at once.
-set(rocforge_sharded_kernels csrc/hip/decode_rows_kernel.hip)
-set(rocforge_shards 4)
+set(rocforge_sharded_kernels
+  csrc/hip/attention_tiles_kernel.hip
+  csrc/hip/decode_rows_kernel.hip)
+set(rocforge_shards 8)
 
 function(rocforge_missing_compiler language hint)
   message(FATAL_ERROR "This PyTorch (or ROCFORGE_GPU) asks for the ${ROCFORGE_GPU} back end, and there is no working ${language} "

@@ -4,8 +4,13 @@
 // consecutive weights:
 //     scale(block, group)   -> Scale                float32 scale and offset
 //     levels8(block, group) -> Int8x8 or Int16x8    8 small integers, exact in bfloat16 and float16
-// and weight = d * (level * level_unit) [+ offset], in ggml's own order of operations, bit for bit.
+// and weight = d * (level * level_unit) [+ offset], in ggml's own order of operations, bit for bit. Each scale_size
+// weights, 16 at least, share a scale.
 // A plain type (block_size 1) has value(block) instead.
+//
+// A block starts at any byte. But most start well: load<T, kAlign>(p) and load8<kAlign>(p) promise that p is a multiple
+// of kAlign where the block begins at a multiple of the largest power of two, up to 16, that divides its size. Kernels
+// that have checked the latter then read whole words; the others read bytes.
 //
 // The surroundings supply ROCFORGE_HD, ROCFORGE_TABLE, Word, Int8x8, Int16x8, Float8, load, join, lookup, lookup16,
 // bit_cast, float_from_half, float_from_half_in_loop, to_floats and store: host.h here, gpu.h in device code, which
@@ -27,8 +32,8 @@ struct Float {
   uint8_t bytes[4];
 };
 
-ROCFORGE_HD float to_float(const Half &half) { return float_from_half(load<uint16_t>(half.bytes)); }
-ROCFORGE_HD float to_float(const Float &value) { return load<float>(value.bytes); }
+ROCFORGE_HD float to_float(const Half &half) { return float_from_half(load<uint16_t, 2>(half.bytes)); }
+ROCFORGE_HD float to_float(const Float &value) { return load<float, 4>(value.bytes); }
 
 struct Scale {
   float d;
@@ -82,10 +87,9 @@ ROCFORGE_HD Int8x8 subtract(Int8x8 a, uint32_t value) {
   return a;
 }
 
-ROCFORGE_HD Int8x8 load8(const uint8_t *p) {
-  Int8x8 bytes;
-  for (int i = 0; i < Int8x8::size; ++i) bytes.words[i] = load<Word>(p + i * sizeof(Word));
-  return bytes;
+template <int kAlign = 1> ROCFORGE_HD Int8x8 load8(const uint8_t *p) {
+  const auto bytes = load<uint64_t, kAlign>(p);
+  return join(static_cast<uint32_t>(bytes), static_cast<uint32_t>(bytes >> 32));
 }
 
 // Byte i of a field of whole words. The CPU reads the word: g++ spills single bytes and reads them back as words, which

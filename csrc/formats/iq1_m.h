@@ -20,10 +20,10 @@ struct IQ1_M : QuantizedFormat {
   static_assert(sizeof(Block) == 56);
 
   static ROCFORGE_HD Scale scale(const Block &block, int group) {
-    const uint32_t first = load<uint32_t>(block.scales), second = load<uint32_t>(block.scales + 4);
+    const uint32_t first = load<uint32_t, 8>(block.scales), second = load<uint32_t, 4>(block.scales + 4);
     const uint32_t d =
         (first >> 12 & 0x000f) | (first >> 24 & 0x00f0) | (second >> 4 & 0x0f00) | (second >> 16 & 0xf000);
-    const uint32_t scale = load<uint16_t>(block.scales + 2 * (group >> 3)) >> 3 * (group >> 1 & 3) & 0x07;
+    const uint32_t scale = load<uint16_t, 2>(block.scales + 2 * (group >> 3)) >> 3 * (group >> 1 & 3) & 0x07;
     return {float_from_half(d) * static_cast<float>(2 * scale + 1)};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {

@@ -20,11 +20,11 @@ struct IQ1_S : QuantizedFormat {
   static_assert(sizeof(Block) == 50);
 
   static ROCFORGE_HD Scale scale(const Block &block, int group) {
-    const uint32_t scale = load<uint16_t>(block.qh + 2 * (group >> 2)) >> 12 & 0x07;
+    const uint32_t scale = load<uint16_t, 2>(block.qh + 2 * (group >> 2)) >> 12 & 0x07;
     return {to_float(block.d) * static_cast<float>(2 * scale + 1)};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    const uint32_t qh = load<uint16_t>(block.qh + 2 * (group >> 2));
+    const uint32_t qh = load<uint16_t, 2>(block.qh + 2 * (group >> 2));
     return iq1_levels(block.qs[group] | (qh >> 3 * (group & 3) & 0x07) << 8, qh & 0x8000);
   }
 };

@@ -24,7 +24,7 @@ struct IQ2_XS : QuantizedFormat {
     return {to_float(block.d) * (0.5f + static_cast<float>(scale)) * 0.25f};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    const uint32_t q = load<uint16_t>(block.qs + 2 * group);
+    const uint32_t q = load<uint16_t, 2>(block.qs + 2 * group);
     return apply_signs(bytes_of(lookup(kIQ2XSGrid, q & 0x1ff)), even_signs(q >> 9));
   }
 };

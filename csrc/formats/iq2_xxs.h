@@ -25,7 +25,7 @@ struct IQ2_XXS : QuantizedFormat {
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
     const uint8_t *const qs = block.qs + 8 * (group >> 2);
-    const uint32_t signs = load<uint32_t>(qs + 4) >> 7 * (group & 3) & 0x7f;
+    const uint32_t signs = load<uint32_t, 2>(qs + 4) >> 7 * (group & 3) & 0x7f;
     return apply_signs(bytes_of(lookup(kIQ2XXSGrid, qs[group & 3])), even_signs(signs));
   }
 };

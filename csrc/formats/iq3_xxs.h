@@ -24,7 +24,7 @@ struct IQ3_XXS : QuantizedFormat {
     return {to_float(block.d) * (0.5f + static_cast<float>(scale)) * 0.5f};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    const uint32_t signs = load<uint32_t>(block.signs + 4 * (group >> 2)) >> 7 * (group & 3) & 0x7f;
+    const uint32_t signs = load<uint32_t, 2>(block.signs + 4 * (group >> 2)) >> 7 * (group & 3) & 0x7f;
     const uint8_t *const qs = block.qs + 2 * group;
     return apply_signs(join(lookup(kIQ3XXSGrid, qs[0]), lookup(kIQ3XXSGrid, qs[1])), even_signs(signs));
   }

@@ -20,7 +20,7 @@ struct IQ4_NL : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return lookup16<IQ4Levels>(nibbles(load8(block.qs + 8 * (group & 1)), group >> 1));
+    return lookup16<IQ4Levels>(nibbles(load8<2>(block.qs + 8 * (group & 1)), group >> 1));
   }
 };
 

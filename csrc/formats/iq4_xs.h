@@ -23,11 +23,11 @@ struct IQ4_XS : QuantizedFormat {
   static ROCFORGE_HD Scale scale(const Block &block, int group) {
     const int i = group >> 2;
     const uint32_t low = block.scales_l[i >> 1] >> 4 * (i & 1) & 0x0f;
-    const uint32_t high = load<uint16_t>(block.scales_h) >> 2 * i & 0x03;
+    const uint32_t high = load<uint16_t, 2>(block.scales_h) >> 2 * i & 0x03;
     return {to_float(block.d) * static_cast<float>(static_cast<int>(low | high << 4) - 32)};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return lookup16<IQ4Levels>(nibbles(load8(block.qs + 16 * (group >> 2) + 8 * (group & 1)), group >> 1 & 1));
+    return lookup16<IQ4Levels>(nibbles(load8<8>(block.qs + 16 * (group >> 2) + 8 * (group & 1)), group >> 1 & 1));
   }
 };
 

@@ -25,7 +25,7 @@ struct NVFP4 : QuantizedFormat {
     return {0.5f * float_from_ue4m3(block.d[group >> 1])};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return lookup16<FP4Levels>(nibbles(load8(block.qs + 8 * (group >> 1)), group & 1));
+    return lookup16<FP4Levels>(nibbles(load8<4>(block.qs + 8 * (group >> 1)), group & 1));
   }
 };
 

@@ -16,7 +16,7 @@ struct F16 : PlainFormat {
   static constexpr const char *name = "F16";
   static constexpr int id = 1;
   using Block = Half;
-  static ROCFORGE_HD float value(const Block &block) { return float_from_half_in_loop(load<uint16_t>(block.bytes)); }
+  static ROCFORGE_HD float value(const Block &block) { return float_from_half_in_loop(load<uint16_t, 2>(block.bytes)); }
 };
 
 struct BF16 : PlainFormat {
@@ -26,7 +26,7 @@ struct BF16 : PlainFormat {
     uint8_t bytes[2];
   };
   static ROCFORGE_HD float value(const Block &block) {
-    return bit_cast<float>(static_cast<uint32_t>(load<uint16_t>(block.bytes)) << 16);
+    return bit_cast<float>(static_cast<uint32_t>(load<uint16_t, 2>(block.bytes)) << 16);
   }
 };
 
@@ -36,7 +36,7 @@ struct F64 : PlainFormat {
   struct Block {
     uint8_t bytes[8];
   };
-  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<double>(block.bytes)); }
+  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<double, 8>(block.bytes)); }
 };
 
 struct I8 : PlainFormat {
@@ -54,7 +54,7 @@ struct I16 : PlainFormat {
   struct Block {
     uint8_t bytes[2];
   };
-  static ROCFORGE_HD float value(const Block &block) { return load<int16_t>(block.bytes); }
+  static ROCFORGE_HD float value(const Block &block) { return load<int16_t, 2>(block.bytes); }
 };
 
 struct I32 : PlainFormat {
@@ -63,7 +63,7 @@ struct I32 : PlainFormat {
   struct Block {
     uint8_t bytes[4];
   };
-  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<int32_t>(block.bytes)); }
+  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<int32_t, 4>(block.bytes)); }
 };
 
 struct I64 : PlainFormat {
@@ -72,7 +72,7 @@ struct I64 : PlainFormat {
   struct Block {
     uint8_t bytes[8];
   };
-  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<int64_t>(block.bytes)); }
+  static ROCFORGE_HD float value(const Block &block) { return static_cast<float>(load<int64_t, 8>(block.bytes)); }
 };
 
 }  // namespace rocforge::formats

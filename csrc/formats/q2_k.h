@@ -25,7 +25,7 @@ struct Q2_K : QuantizedFormat {
             -(to_float(block.dmin) * static_cast<float>(packed >> 4))};
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return crumbs(load8(block.qs + 32 * (group >> 4) + 8 * (group & 3)), group >> 2 & 3);
+    return crumbs(load8<4>(block.qs + 32 * (group >> 4) + 8 * (group & 3)), group >> 2 & 3);
   }
 };
 

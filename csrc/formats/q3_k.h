@@ -28,8 +28,8 @@ struct Q3_K : QuantizedFormat {
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
     const int l = 8 * (group & 3);
-    const Int8x8 low = crumbs(load8(block.qs + 32 * (group >> 4) + l), group >> 2 & 3);
-    const Int8x8 high = (load8(block.hmask + l) >> (group >> 2)) & each(0x01);
+    const Int8x8 low = crumbs(load8<2>(block.qs + 32 * (group >> 4) + l), group >> 2 & 3);
+    const Int8x8 high = (load8<2>(block.hmask + l) >> (group >> 2)) & each(0x01);
     return subtract(low | high << 2, 4);
   }
 };

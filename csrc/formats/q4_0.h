@@ -19,7 +19,7 @@ struct Q4_0 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return subtract(nibbles(load8(block.qs + 8 * (group & 1)), group >> 1), 8);
+    return subtract(nibbles(load8<2>(block.qs + 8 * (group & 1)), group >> 1), 8);
   }
 };
 

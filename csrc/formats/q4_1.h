@@ -20,7 +20,7 @@ struct Q4_1 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d), to_float(block.m)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return nibbles(load8(block.qs + 8 * (group & 1)), group >> 1);
+    return nibbles(load8<4>(block.qs + 8 * (group & 1)), group >> 1);
   }
 };
 

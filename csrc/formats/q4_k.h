@@ -23,7 +23,7 @@ struct Q4_K : QuantizedFormat {
     return k_scale(block.d, block.dmin, block.scales, group >> 2);
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return nibbles(load8(block.qs + 32 * (group >> 3) + 8 * (group & 3)), group >> 2 & 1);
+    return nibbles(load8<8>(block.qs + 32 * (group >> 3) + 8 * (group & 3)), group >> 2 & 1);
   }
 };
 

@@ -20,7 +20,7 @@ struct Q5_0 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    const Int8x8 low = nibbles(load8(block.qs + 8 * (group & 1)), group >> 1);
+    const Int8x8 low = nibbles(load8<2>(block.qs + 8 * (group & 1)), group >> 1);
     return subtract(low | unpack1(block.qh[group]) << 4, 16);
   }
 };

@@ -21,7 +21,7 @@ struct Q5_1 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d), to_float(block.m)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    const Int8x8 low = nibbles(load8(block.qs + 8 * (group & 1)), group >> 1);
+    const Int8x8 low = nibbles(load8<8>(block.qs + 8 * (group & 1)), group >> 1);
     return low | unpack1(block.qh[group]) << 4;
   }
 };

@@ -25,8 +25,8 @@ struct Q5_K : QuantizedFormat {
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
     const int l = 8 * (group & 3);
-    const Int8x8 low = nibbles(load8(block.qs + 32 * (group >> 3) + l), group >> 2 & 1);
-    const Int8x8 high = (load8(block.qh + l) >> (group >> 2)) & each(0x01);
+    const Int8x8 low = nibbles(load8<8>(block.qs + 32 * (group >> 3) + l), group >> 2 & 1);
+    const Int8x8 high = (load8<8>(block.qh + l) >> (group >> 2)) & each(0x01);
     return low | high << 4;
   }
 };

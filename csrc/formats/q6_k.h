@@ -24,8 +24,8 @@ struct Q6_K : QuantizedFormat {
   }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
     const int n = group >> 4, j = group >> 2 & 3, l = 8 * (group & 3);
-    const Int8x8 low = nibbles(load8(block.ql + 64 * n + 32 * (j & 1) + l), j >> 1);
-    const Int8x8 high = crumbs(load8(block.qh + 32 * n + l), j);
+    const Int8x8 low = nibbles(load8<2>(block.ql + 64 * n + 32 * (j & 1) + l), j >> 1);
+    const Int8x8 high = crumbs(load8<2>(block.qh + 32 * n + l), j);
     return subtract(low | high << 4, 32);
   }
 };

@@ -18,7 +18,7 @@ struct Q8_0 : QuantizedFormat {
   static_assert(sizeof(Block) == 34);
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
-  static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) { return load8(block.qs + 8 * group); }
+  static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) { return load8<2>(block.qs + 8 * group); }
 };
 
 }  // namespace rocforge::formats

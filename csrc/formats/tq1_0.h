@@ -28,9 +28,10 @@ struct TQ1_0 : QuantizedFormat {
                                  : group < 20 ? block.qs + 8 * (group & 3)
                                               : block.qs + 32 + 8 * (group & 1);
     if constexpr (Int8x8::size == 1) {
-      if (!last) return {{digit(load<Word>(bytes), n)}};
+      if (!last) return {{digit(load<Word, 2>(bytes), n)}};
     }
-    return join(digit(load<uint32_t>(bytes), n), digit(load<uint32_t>(last ? bytes : bytes + 4), last ? n + 1 : n));
+    return join(digit(load<uint32_t, 2>(bytes), n),
+                digit(load<uint32_t, 2>(last ? bytes : bytes + 4), last ? n + 1 : n));
   }
 
  private:

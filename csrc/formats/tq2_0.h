@@ -19,7 +19,7 @@ struct TQ2_0 : QuantizedFormat {
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {to_float(block.d)}; }
   static ROCFORGE_HD Int8x8 levels8(const Block &block, int group) {
-    return subtract(crumbs(load8(block.qs + 32 * (group >> 4) + 8 * (group & 3)), group >> 2 & 3), 1);
+    return subtract(crumbs(load8<2>(block.qs + 32 * (group >> 4) + 8 * (group & 3)), group >> 2 & 3), 1);
   }
 };
 

@@ -1,18 +1,34 @@
 #include "hip/decode_rows.h"
 
-#include <iterator>
+#include <utility>
+
+#include "formats/registry.h"
 
 namespace rocforge::gpu {
+namespace {
 
-// csrc/hip/decode_rows_kernel.hip, once per shard of the formats.
-void decode_shard_0(int format, OutType out_type, const DecodeRows &work, void *stream);
-void decode_shard_1(int format, OutType out_type, const DecodeRows &work, void *stream);
-void decode_shard_2(int format, OutType out_type, const DecodeRows &work, void *stream);
-void decode_shard_3(int format, OutType out_type, const DecodeRows &work, void *stream);
+using DecodeShard = void (*)(int format, OutType out_type, const DecodeRows &work, void *stream);
+
+template <int... shards> DecodeShard shard_at(int index, std::integer_sequence<int, shards...>) {
+  constexpr DecodeShard kShards[] = {decode_shard<shards>...};
+  return kShards[index];
+}
+
+// Whether every block begins at a multiple of the largest power of two, up to 16, that divides its size (of eight plain
+// values): the promise behind load<T, kAlign> in csrc/formats.
+bool aligned(const RowMap &map, const formats::FormatInfo &format) {
+  const int64_t bytes = format.block_size == 1 ? 8 * format.block_bytes : format.block_bytes;
+  const int64_t align = (bytes | 16) & -(bytes | 16);
+  int64_t bits = reinterpret_cast<intptr_t>(map.first);
+  for (int dim = 0; dim < map.dims; ++dim) bits |= map.strides[dim];
+  return bits % align == 0;
+}
+
+}  // namespace
 
 void decode_rows(int format, OutType out_type, const DecodeRows &work, void *stream) {
-  constexpr decltype(&decode_shard_0) kShards[] = {decode_shard_0, decode_shard_1, decode_shard_2, decode_shard_3};
-  kShards[format % std::size(kShards)](format, out_type, work, stream);
+  const int pair = format % (kDecodeShards / 2), odd = aligned(work.map, formats::kFormats[format]) ? 0 : 1;
+  shard_at(2 * pair + odd, std::make_integer_sequence<int, kDecodeShards>())(format, out_type, work, stream);
 }
 
 }  // namespace rocforge::gpu

@@ -28,6 +28,10 @@ struct DecodeRows {
   int64_t weights;  // a row's, whole blocks
 };
 
+// csrc/hip/decode_rows_kernel.hip, compiled once for each shard: which formats and alignments it takes.
+inline constexpr int kDecodeShards = 8;
+template <int shard> void decode_shard(int format, OutType out_type, const DecodeRows &work, void *stream);
+
 // Queues the work on `stream`. `format`: position in formats::kFormats. std::runtime_error when the launch fails.
 void decode_rows(int format, OutType out_type, const DecodeRows &work, void *stream);
 

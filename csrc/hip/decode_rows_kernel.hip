@@ -1,22 +1,28 @@
-// One thread decodes 16 neighbouring weights, most often of one scale, converts them and stores 32 or 64 bytes.
-// Compiled in several shards: this file instantiates the formats whose position is ROCFORGE_SHARD modulo
-// ROCFORGE_SHARDS, so that compilers work on all of them at once and no second list of formats is needed.
+// One thread decodes 32 neighbouring weights, most often of one scale, and stores 64 or 128 bytes.
+//
+// This file is compiled once for each ROCFORGE_SHARD below kDecodeShards: even shards for blocks that begin at
+// multiples of their alignment, odd ones for blocks at any byte; and in each pair of shards every (kDecodeShards /
+// 2)-th format, so that compilers work on all of them at once.
+#if ROCFORGE_SHARD % 2 == 0
+  #define ROCFORGE_ALIGNED_BLOCKS  // for gpu.h
+#endif
 #include "hip/gpu.h"
 // gpu.h first: it says what the formats' functions are on this device.
 #include "formats/registry.h"
 #include "hip/decode_rows.h"
 
-#define ROCFORGE_JOIN_(a, b) a##b
-#define ROCFORGE_JOIN(a, b) ROCFORGE_JOIN_(a, b)
-#define ROCFORGE_DECODE_SHARD ROCFORGE_JOIN(decode_shard_, ROCFORGE_SHARD)
-
 namespace rocforge::gpu {
 namespace {
 
+static_assert(ROCFORGE_SHARDS == kDecodeShards, "CMake and decode_rows.h agree");
+constexpr bool kAligned = formats::kAlignedBlocks;
+
 constexpr int kThreads = 256;
-constexpr int kTileGroups = kThreads * 2;  // groups of 8 weights, two a thread
+// Groups of 8 weights that a thread decodes. Rows of blocks have whole fours of them; two plain values or more are one
+// load anyway.
+template <class Format> constexpr int kThreadGroups = Format::is_plain ? 2 : 4;
+template <class Format> constexpr int kTileGroups = kThreads * kThreadGroups<Format>;
 constexpr int64_t kMostTiles = INT32_MAX;  // of a launch
-constexpr const char *kTooMany = "decode_rows: a launch decodes at most 2^31 tiles of 4096 weights";
 
 // How rows are cut into tiles, a workgroup's share each: several pieces of a long row, or several short rows.
 struct Tiling {
@@ -27,12 +33,12 @@ struct Tiling {
   Divider row_groups;     // of a tile: a short row's groups, or all that a tile has
 };
 
-Tiling tile(int64_t weights) {
+Tiling tiling_of(int64_t weights, int tile_groups) {
   const int64_t groups = (weights + 7) / 8;
-  if (groups > kTileGroups) {
-    return {groups, true, make_divider((groups + kTileGroups - 1) / kTileGroups), 1, make_divider(kTileGroups)};
+  if (groups > tile_groups) {
+    return {groups, true, make_divider((groups + tile_groups - 1) / tile_groups), 1, make_divider(tile_groups)};
   }
-  return {groups, false, make_divider(1), static_cast<int>(kTileGroups / groups), make_divider(groups)};
+  return {groups, false, make_divider(1), static_cast<int>(tile_groups / groups), make_divider(groups)};
 }
 
 ROCFORGE_DEVICE uint32_t divide(uint32_t n, const Divider &by) {
@@ -46,8 +52,8 @@ struct Tile {
   int limit;      // groups of the tile
 };
 
-template <bool kOneRow> ROCFORGE_DEVICE Tile tile_of_workgroup(const Tiling &tiling, int64_t rows) {
-  Tile tile{0, static_cast<int64_t>(blockIdx.x), kTileGroups};
+template <class Format, bool kOneRow> ROCFORGE_DEVICE Tile tile_of_workgroup(const Tiling &tiling, int64_t rows) {
+  Tile tile{0, static_cast<int64_t>(blockIdx.x), kTileGroups<Format>};
   if (!kOneRow && tiling.long_row) {
     tile.first_row = divide(blockIdx.x, tiling.tiles_per_row);
     tile.piece = blockIdx.x - tile.first_row * tiling.tiles_per_row.divisor;
@@ -55,8 +61,8 @@ template <bool kOneRow> ROCFORGE_DEVICE Tile tile_of_workgroup(const Tiling &til
     tile = {static_cast<int64_t>(blockIdx.x) * tiling.rows_per_tile, 0,
             tiling.rows_per_tile * static_cast<int>(tiling.groups)};
   }
-  const int64_t groups_left =
-      kOneRow || tiling.long_row ? tiling.groups - tile.piece * kTileGroups : (rows - tile.first_row) * tiling.groups;
+  const int64_t groups_left = kOneRow || tiling.long_row ? tiling.groups - tile.piece * kTileGroups<Format>
+                                                         : (rows - tile.first_row) * tiling.groups;
   if (groups_left < tile.limit) tile.limit = static_cast<int>(groups_left);
   return tile;
 }
@@ -83,10 +89,21 @@ ROCFORGE_DEVICE int64_t row_offset(const RowMap &map, int64_t row) {
 // Weights 8 * group .. of a row that has `weights` of them; what lies behind the row's end is not read.
 template <class Format>
 ROCFORGE_DEVICE void decode_group(const uint8_t *row, uint32_t group, int64_t weights, float (&values)[8]) {
-  const auto *const blocks = reinterpret_cast<const typename Format::Block *>(row);
-  if (!Format::is_plain || 8 * group + 8 <= weights) {
+  using Block = typename Format::Block;
+  const auto *const blocks = reinterpret_cast<const Block *>(row);
+  if constexpr (!Format::is_plain) {
     formats::decode8<Format>(blocks, static_cast<int64_t>(group), values);
-  } else if constexpr (Format::is_plain) {
+  } else if (8 * group + 8 <= weights) {
+    Vec<Block, 8> eight;
+    if constexpr (kAligned) {
+      eight = load<8>(blocks + 8 * group);
+    } else {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) eight[i] = blocks[8 * group + i];
+    }
+#pragma unroll
+    for (int i = 0; i < 8; ++i) values[i] = Format::value(eight[i]);
+  } else {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       if (8 * group + i < weights) values[i] = Format::value(blocks[8 * group + i]);
@@ -94,13 +111,14 @@ ROCFORGE_DEVICE void decode_group(const uint8_t *row, uint32_t group, int64_t we
   }
 }
 
-// Stores the 16 values of each thread to the tile's output, whose first `limit` groups exist. A thread's values are 32
-// or 64 bytes; they go through LDS so that each instruction of a wave stores one piece of memory without gaps. A wave
-// uses its own part of LDS only.
-template <class Out> ROCFORGE_DEVICE void store_tile(Out *tile, const float (&values)[2][8], int limit) {
+// Stores the 8 * kGroups values of each thread to the tile's output, whose first `limit` groups exist. The values go
+// through LDS so that each instruction of a wave stores one piece of memory without gaps. A wave uses its own part of
+// LDS only.
+template <class Out, int kGroups>
+ROCFORGE_DEVICE void store_tile(Out *tile, const float (&values)[kGroups][8], int limit) {
   using Words = Vec<uint32_t, 4>;
-  constexpr int kChunk = 16 / sizeof(Out);  // values in 16 bytes
-  constexpr int kChunks = 16 / kChunk;      // of a thread: 2 or 4
+  constexpr int kChunk = 16 / sizeof(Out);       // values in 16 bytes
+  constexpr int kChunks = 8 * kGroups / kChunk;  // of a thread: 2, 4 or 8
   SHARED(Words, staged, [kThreads * kChunks]);
   // Chunk c lies at position(c): neighbouring lanes meet different banks when they write and when they read.
   const auto position = [](int chunk) { return chunk ^ (chunk >> 3 & (kChunks - 1)); };
@@ -121,90 +139,73 @@ template <class Out> ROCFORGE_DEVICE void store_tile(Out *tile, const float (&va
   }
 }
 
-// The largest power of two, up to 16, that divides the bytes of a block (of 8 plain values): their lowest bit.
-template <class Format> constexpr int kBlockBytes = sizeof(typename Format::Block) * (Format::is_plain ? 8 : 1);
-template <class Format> constexpr int kBlockAlign = (kBlockBytes<Format> | 16) & -(kBlockBytes<Format> | 16);
-
-enum class Rows {
-  kOne,      // all weights are one row that begins at map.first: the common case, without index arithmetic
-  kAligned,  // rows as the map says
-  kAny       // the same, with blocks that start at any byte; in the other cases at multiples of kBlockAlign
-};
-
-template <class Format, class Out, Rows kRows>
+// kOneRow: all weights are one row that begins at map.first, the common case and the one without index arithmetic.
+template <class Format, class Out, bool kOneRow>
 __global__ void __launch_bounds__(kThreads)
     decode_rows_kernel(const RowMap map, const Tiling tiling, Out *__restrict__ out, int64_t rows, int64_t weights) {
-  constexpr int64_t kPieceBytes = kTileGroups * 8 / Format::block_size * sizeof(typename Format::Block);
-  constexpr bool kOneRow = kRows == Rows::kOne;
-  constexpr int kAlign = kRows == Rows::kAny ? 1 : kBlockAlign<Format>;
-  const Tile tile = tile_of_workgroup<kOneRow>(tiling, rows);
-  const int64_t weights_left = weights - tile.piece * kTileGroups * 8;  // of a row, from this piece on
-  Out *const tile_out = out + tile.first_row * weights + tile.piece * kTileGroups * 8;
+  constexpr int kGroups = kThreadGroups<Format>, kTile = kTileGroups<Format>;
+  constexpr int64_t kPieceBytes = kTile * 8 / Format::block_size * sizeof(typename Format::Block);
+  const Tile tile = tile_of_workgroup<Format, kOneRow>(tiling, rows);
+  const int64_t weights_left = weights - tile.piece * kTile * 8;  // of a row, from this piece on
+  Out *const tile_out = out + tile.first_row * weights + tile.piece * kTile * 8;
+  const auto row_of = [&](uint32_t i) { return kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups); };
 
   // Threads past the end decode the last groups again: without a branch, all loads are under way at once.
-  const int last = tile.limit - 1, last_pair = last / 2;
-  const uint32_t pair = 2 * (static_cast<int>(threadIdx.x) < last_pair ? threadIdx.x : last_pair);
-  float values[2][8] = {};
+  const int last = tile.limit - 1, last_thread = last / kGroups;
+  const uint32_t first = kGroups * (static_cast<int>(threadIdx.x) < last_thread ? threadIdx.x : last_thread);
+  float values[kGroups][8] = {};
 #pragma unroll
-  for (int g = 0; g < 2; ++g) {
-    // Rows of blocks have an even number of groups: a pair lies in one row, and most often shares a scale.
-    const uint32_t i = Format::is_plain && static_cast<int>(pair + g) > last ? last : pair + g;
-    const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(Format::is_plain ? i : pair, tiling.row_groups);
+  for (int g = 0; g < kGroups; ++g) {
+    // The groups of a thread lie in one row, but for plain rows, which may have any number of them.
+    const uint32_t i = Format::is_plain && static_cast<int>(first + g) > last ? last : first + g;
+    const uint32_t row = row_of(Format::is_plain ? i : first);
     const uint32_t group = kOneRow ? i : i - row * tiling.row_groups.divisor;
     const int64_t offset = kOneRow ? 0 : row_offset(map, tile.first_row + row);
-    const uint8_t *start = map.first + tile.piece * kPieceBytes + (offset < 0 ? 0 : offset);
-    if constexpr (kRows != Rows::kAny) {
-      start = static_cast<const uint8_t *>(__builtin_assume_aligned(start, kAlign));
-    }
+    const uint8_t *const start = map.first + tile.piece * kPieceBytes + (offset < 0 ? 0 : offset);
     decode_group<Format>(start, group, weights_left, values[g]);
 #pragma unroll
     for (float &value : values[g]) value = offset < 0 ? __builtin_nanf("") : value;
   }
   if (!Format::is_plain || weights % 8 == 0) {
     store_tile(tile_out, values, tile.limit);
-    return;
-  }
+  } else {  // rows of plain values need not keep the output aligned
 #pragma unroll
-  for (int g = 0; g < 2; ++g) {  // rows of plain values need not keep the output aligned
-    const int i = 2 * threadIdx.x + g;
-    const uint32_t row = kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups);
-    const uint32_t group = i - row * tiling.row_groups.divisor;
+    for (int g = 0; g < kGroups; ++g) {
+      const int i = kGroups * threadIdx.x + g;
+      const uint32_t row = row_of(i), group = i - row * tiling.row_groups.divisor;
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      if (i < tile.limit && 8 * group + j < weights_left) {
-        tile_out[row * weights + 8 * group + j] = from_float<Out>(values[g][j]);
+      for (int j = 0; j < 8; ++j) {
+        if (i < tile.limit && 8 * group + j < weights_left) {
+          tile_out[row * weights + 8 * group + j] = from_float<Out>(values[g][j]);
+        }
       }
     }
   }
 }
 
-template <class Format> bool aligned(const RowMap &map) {
-  int64_t bits = reinterpret_cast<uintptr_t>(map.first);
-  for (int dim = 0; dim < map.dims; ++dim) bits |= map.strides[dim];
-  return bits % kBlockAlign<Format> == 0;
-}
-
 template <class Format, class Out> void launch_decode(const DecodeRows &work, void *stream) {
-  if (work.weights > kMostTiles * kTileGroups * 8) throw std::runtime_error(kTooMany);
-  const Tiling tiling = tile(work.weights);
+  constexpr int64_t kTileWeights = kTileGroups<Format> * 8;
+  const Tiling tiling = tiling_of(work.weights, kTileGroups<Format>);
   const int64_t tiles_of_rows = (work.rows + tiling.rows_per_tile - 1) / tiling.rows_per_tile;
-  if (tiles_of_rows > kMostTiles / tiling.tiles_per_row.divisor) throw std::runtime_error(kTooMany);
+  if (work.weights > kMostTiles * kTileWeights || tiles_of_rows > kMostTiles / tiling.tiles_per_row.divisor) {
+    throw std::runtime_error("decode_rows: one launch decodes at most 2^31 tiles of " + std::to_string(kTileWeights) +
+                             " weights");
+  }
   const auto tiles = static_cast<unsigned>(tiles_of_rows * tiling.tiles_per_row.divisor);
   const bool one_row = work.rows == 1 && !work.map.indices;
-  auto *const kernel = !aligned<Format>(work.map) ? decode_rows_kernel<Format, Out, Rows::kAny>
-                       : one_row                  ? decode_rows_kernel<Format, Out, Rows::kOne>
-                                                  : decode_rows_kernel<Format, Out, Rows::kAligned>;
+  // Blocks at any byte are rare: they do without a kernel of their own for one row.
+  auto *const kernel =
+      kAligned && one_row ? decode_rows_kernel<Format, Out, kAligned> : decode_rows_kernel<Format, Out, false>;
   launch({"decode_rows", dim3(tiles), kThreads, stream}, kernel, work.map, tiling, static_cast<Out *>(work.out),
          work.rows, work.weights);
 }
 
 }  // namespace
 
-void ROCFORGE_DECODE_SHARD(int format, OutType out_type, const DecodeRows &work, void *stream);
-void ROCFORGE_DECODE_SHARD(int format, OutType out_type, const DecodeRows &work, void *stream) {
+template <> void decode_shard<ROCFORGE_SHARD>(int format, OutType out_type, const DecodeRows &work, void *stream) {
   formats::visit(format, [&](auto f) {
     using Format = decltype(f);
-    if constexpr (formats::find(Format::name) % ROCFORGE_SHARDS == ROCFORGE_SHARD) {
+    if constexpr (formats::find(Format::name) % (kDecodeShards / 2) == ROCFORGE_SHARD / 2) {
       switch (out_type) {
         case OutType::kFloat:
           return launch_decode<Format, float>(work, stream);

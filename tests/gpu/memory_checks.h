@@ -118,9 +118,9 @@ template <class T> Failure check_negative_zero() {
 // Reads of n bytes at every offset, up to the last one of the allocation.
 __global__ void unaligned_kernel(const uint8_t *bytes, int n, uint32_t *two, uint32_t *four, uint64_t *eight) {
   const int i = threadIdx.x;
-  if (i + 2 <= n) two[i] = load_u16(bytes + i);
-  if (i + 4 <= n) four[i] = load_u32(bytes + i);
-  if (i + 8 <= n) eight[i] = load_u64(bytes + i);
+  if (i + 2 <= n) two[i] = load_packed<uint16_t>(bytes + i);
+  if (i + 4 <= n) four[i] = load_packed<uint32_t>(bytes + i);
+  if (i + 8 <= n) eight[i] = load_packed<uint64_t>(bytes + i);
 }
 
 inline Failure check_unaligned() {

@@ -21,17 +21,27 @@ ROCFORGE_DEVICE Int8x8 join(uint32_t lo, uint32_t hi) { return {{lo, hi}}; }
 
 template <class To, class From> ROCFORGE_DEVICE To bit_cast(const From &from) { return gpu::bits_as<To>(from); }
 
-// Packed values start at any byte.
-template <class T> ROCFORGE_DEVICE T load(const uint8_t *p) {
-  if constexpr (sizeof(T) == 1) {
-    return bit_cast<T>(*p);
-  } else if constexpr (sizeof(T) == 2) {
-    return bit_cast<T>(static_cast<uint16_t>(gpu::load_u16(p)));
-  } else if constexpr (sizeof(T) == 4) {
-    return bit_cast<T>(gpu::load_u32(p));
-  } else {
-    return bit_cast<T>(gpu::load_u64(p));
-  }
+// Whether blocks begin at multiples of their own alignment (see common.h) in this compilation of a kernel.
+#if defined(ROCFORGE_ALIGNED_BLOCKS)
+inline constexpr bool kAlignedBlocks = true;
+#else
+inline constexpr bool kAlignedBlocks = false;
+#endif
+
+template <int bytes> struct UnsignedOf;
+template <> struct UnsignedOf<2> {
+  using type = uint16_t;
+};
+template <> struct UnsignedOf<4> {
+  using type = uint32_t;
+};
+template <> struct UnsignedOf<8> {
+  using type = uint64_t;
+};
+
+template <class T, int kAlign = 1> ROCFORGE_DEVICE T load(const uint8_t *p) {
+  using Unsigned = typename UnsignedOf<sizeof(T)>::type;
+  return bit_cast<T>(gpu::load_packed<Unsigned, kAlignedBlocks ? kAlign : 1>(p));
 }
 
 template <class T> ROCFORGE_DEVICE T lookup(const T *table, uint32_t index) { return table[index]; }
