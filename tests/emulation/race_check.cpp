@@ -54,7 +54,7 @@ struct RaceCheck {
 
   void begin_launch() {
     launch = running.launch;
-    memory.trim();
+    memory.recycle();
     epochs.assign(1, {});
     last_epoch.assign(1024, 0);
     tickets.clear();

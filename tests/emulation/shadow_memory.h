@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <new>
 #include <unordered_map>
+#include <vector>
 
 namespace emu {
 
@@ -41,10 +42,17 @@ class ShadowMemory {
     return shadow;
   }
 
-  // Gives memory back, once large tensors have left much of it behind.
-  void trim() {
+  // Between launches: the tensors of earlier ones are gone, and new ones lie elsewhere. Old contents need no clearing,
+  // they name another launch.
+  void recycle() {
     if (pages_.size() < kMaxPages) return;
-    for (const auto &[page, shadow] : pages_) munmap(shadow, kPage * sizeof(Shadow));
+    for (const auto &[page, shadow] : pages_) {
+      if (spare_.size() < kMaxPages) {
+        spare_.push_back(shadow);
+      } else {
+        munmap(shadow, kPage * sizeof(Shadow));
+      }
+    }
     pages_.clear();
     last_page_ = 0;
   }
@@ -55,16 +63,24 @@ class ShadowMemory {
 
   Shadow *find(uintptr_t page) {
     Shadow *&shadow = pages_[page];
-    if (!shadow) {
-      void *p = mmap(nullptr, kPage * sizeof(Shadow), PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-      if (p == MAP_FAILED) throw std::bad_alloc();
-      shadow = static_cast<Shadow *>(p);
-    }
+    if (!shadow) shadow = take_page();
     return shadow;
   }
 
+  Shadow *take_page() {
+    if (!spare_.empty()) {
+      Shadow *const shadow = spare_.back();
+      spare_.pop_back();
+      return shadow;
+    }
+    void *p = mmap(nullptr, kPage * sizeof(Shadow), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
+    if (p == MAP_FAILED) throw std::bad_alloc();
+    return static_cast<Shadow *>(p);
+  }
+
   std::unordered_map<uintptr_t, Shadow *> pages_;
+  std::vector<Shadow *> spare_;
   uintptr_t last_page_ = 0;  // the first page of the address space is nobody's
   Shadow *last_ = nullptr;
 };
