@@ -6,15 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rocforge_ops.cli import generate, info
+from rocforge_ops.cli import bench, generate, info, verify
 
-COMMANDS = (info, generate)
+COMMANDS = (info, generate, verify, bench)
 
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rocforge",
-        description="Looks into GGUF model files and runs them with PyTorch.",
+        description="Looks into GGUF model files, runs them with PyTorch and checks the machine they run on.",
         epilog="`rocforge COMMAND --help` explains a command. Example: rocforge generate model.gguf --prompt 'Once'",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to continue")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's own chat template first")
     parser.add_argument(
-        "--max-new-tokens", type=_positive_int, default=128, metavar="N", help="stop after N tokens (128)"
+        "--max-new-tokens", type=_positive_int, default=256, metavar="N", help="stop after N tokens (256)"
     )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help='"cpu" (default), "cuda" (also for ROCm), "cuda:1"...'

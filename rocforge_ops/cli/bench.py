@@ -1,0 +1,30 @@
+"""`rocforge bench`: how fast the operators are on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_parser(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="measure the operators on this machine",
+        description="Measures an operator beside what there is without this package: one line a case, and with --plot "
+        "a picture. The whole of GGUF's formats takes some minutes; --formats chooses.",
+    )
+    operators = parser.add_subparsers(title="operators", metavar="OPERATOR", required=True)
+    _add_dequantize(operators)
+
+
+def _add_dequantize(operators: Any) -> None:
+    from rocforge_ops.bench import dequantize
+
+    parser = operators.add_parser(
+        "dequantize",
+        help="dequantize and embedding",
+        description=dequantize.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    dequantize.add_arguments(parser)
+    parser.set_defaults(run=dequantize.run)

@@ -1,0 +1,29 @@
+"""Every GPU kernel on this machine's GPU against the CPU: what `rocforge verify` runs.
+
+Each operator with a GPU kernel has a module here with
+
+    OPERATOR             its name in torch.ops.rocforge
+    TITLE, UNIT          a heading for its table that names the unit of its numbers, and that unit as a number
+    cases() -> [Case]
+
+and a place in OPERATORS below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+from rocforge_ops.selftest import dequantize, embedding
+from rocforge_ops.selftest.case import Case, Reference, Result, on_cpu
+
+OPERATORS: tuple[ModuleType, ...] = (dequantize, embedding)
+
+
+def run(module: ModuleType, device: str, reference: Reference = on_cpu, timed: bool = True) -> Iterator[Result]:
+    """Results of an operator's cases, one after another."""
+    for case in module.cases():
+        yield case.run(module.OPERATOR, device, reference, timed)
+
+
+__all__ = ["OPERATORS", "Case", "Reference", "Result", "on_cpu", "run"]
