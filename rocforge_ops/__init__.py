@@ -1,5 +1,7 @@
 """GGUF weights and grouped attention as PyTorch operators (`torch.ops.rocforge`)."""
 
+from rocforge_ops import attention
+from rocforge_ops.attention import register_attention, scaled_dot_product_attention
 from rocforge_ops.formats import formats
 from rocforge_ops.gguf import GGUFError, GGUFFile, GGUFTensor
 from rocforge_ops.models import load_into, load_model, load_state_dict, load_tokenizer
@@ -11,6 +13,7 @@ __all__ = [
     "GGUFError",
     "GGUFFile",
     "GGUFTensor",
+    "attention",
     "dequantize",
     "embedding",
     "formats",
@@ -19,6 +22,8 @@ __all__ = [
     "load_state_dict",
     "load_tokenizer",
     "mqa_attention",
+    "register_attention",
     "repeat_kv",
     "rotary_embedding",
+    "scaled_dot_product_attention",
 ]
