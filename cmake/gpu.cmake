@@ -7,12 +7,14 @@ set(rocforge_gpu_kernels
   csrc/hip/attention_plan.hip
   csrc/hip/attention_rows_kernel.hip
   csrc/hip/attention_tiles_kernel.hip
-  csrc/hip/decode_rows_kernel.hip)
+  csrc/hip/decode_rows_kernel.hip
+  csrc/hip/rotary_embedding_kernel.hip)
 set(rocforge_gpu_hosts
   csrc/hip/decode_rows.cpp
   csrc/hip/dequantize.cpp
   csrc/hip/embedding.cpp
-  csrc/hip/mqa_attention.cpp)
+  csrc/hip/mqa_attention.cpp
+  csrc/hip/rotary_embedding.cpp)
 # Kernels that must round as the CPU does: no fused multiply-add.
 set(rocforge_exact_kernels csrc/hip/decode_rows_kernel.hip)
 # Kernels compiled in several parts, each with its ROCFORGE_SHARD: compilers then work on them at once.

@@ -1,0 +1,235 @@
+// Tiles of keys and values on their way from global memory to LDS, ahead of their use.
+//
+// A group of threads (the workgroup, or one wave) walks over tiles; each of its threads calls
+//     start();  then for every tile  keys_ready(), and after the scores values_ready().
+// What these return may be read until the next call of the same function. They hold the barriers.
+#pragma once
+
+#include "hip/attention_layout.h"
+
+namespace rocforge::gpu {
+
+// Rows of keys or values of one head, 16-bit.
+template <class T> struct Source {
+  const T *first;
+  int64_t stride;
+  int dims;
+  bool aligned;
+
+  // Values d .. d + 7 of a row, zeros where it has none.
+  ROCFORGE_DEVICE Vec<T, 8> aligned_chunk(const T *row, int d, bool valid) const {
+    return valid && d < dims ? load<8>(row + d) : Vec<T, 8>{};
+  }
+  // The same one by one. The last goes in first and is moved up by the others: nothing is indexed, and nothing
+  // unrolled.
+  ROCFORGE_DEVICE Vec<T, 8> any_chunk(const T *row, int d, bool valid) const {
+    Vec<uint64_t, 2> words = {};
+#pragma unroll 1
+    for (int j = 7; j >= 0; --j) {
+      const uint16_t bits = valid && d + j < dims ? row[d + j].bits : 0;
+      words[1] = words[1] << 16 | words[0] >> 48;
+      words[0] = words[0] << 16 | bits;
+    }
+    return bits_as<Vec<T, 8>>(words);
+  }
+  ROCFORGE_DEVICE Vec<T, 8> chunk(const T *row, int d, bool valid) const {
+    return aligned ? aligned_chunk(row, d, valid) : any_chunk(row, d, valid);
+  }
+};
+
+// The tiles of one group of threads: tile i holds kKeys keys from begin + i * step on.
+struct Walk {
+  int64_t begin, end, step;
+  int tiles;
+  template <int kKeys> ROCFORGE_DEVICE int64_t key(int tile) const { return begin + tile * step; }
+  ROCFORGE_DEVICE int keys_left(int64_t key, int most) const {
+    return end - key < most ? (end > key ? static_cast<int>(end - key) : 0) : most;
+  }
+};
+
+template <class T, int kDim, int kKeys, int kThreads> struct TileCopy {
+  static constexpr int kChunks = kDim / 8;
+  static constexpr int kItems = kKeys * kChunks / kThreads;  // of a thread
+  static constexpr int kRowStep = kThreads / kChunks;
+  static_assert(kKeys * kChunks % kThreads == 0 && kThreads % kChunks == 0, "every thread copies the same number");
+};
+
+// One thread group's barrier.
+template <bool kWholeWorkgroup> ROCFORGE_DEVICE void sync_group() {
+  if constexpr (kWholeWorkgroup) {
+    syncthreads();
+  } else {
+    syncwave();
+  }
+}
+
+// Copies of several tiles under way at once, straight to LDS; keys and values lie there in rows.
+template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWholeWorkgroup> class AsyncPipe {
+  using T = typename Layout::T;
+  using Copy = TileCopy<T, kDim, kKeys, kThreads>;
+  using Rows = RowsInLds<T, kDim>;
+  static constexpr int kTile = Rows::size(kKeys);
+
+ public:
+  static constexpr int kSize = kStages * 2 * kTile;  // in values
+
+  ROCFORGE_DEVICE AsyncPipe(T *lds, const Source<T> &keys, const Source<T> &values, const Walk &walk, int thread)
+      : lds_(lds), keys_(keys), values_(values), walk_(walk), thread_(thread) {}
+
+  ROCFORGE_DEVICE void start() {
+    for (int i = 0; i < kStages - 1; ++i) fetch();
+  }
+  ROCFORGE_DEVICE const T *keys_ready() {
+    copies_arrived<kStages - 2>();
+    sync_group<kWholeWorkgroup>();
+    fetch();  // over the tile used last: the barrier says that all are done with it
+    current_ = lds_ + stage_ * 2 * kTile;
+    stage_ = stage_ + 1 == kStages ? 0 : stage_ + 1;
+    return current_;
+  }
+  ROCFORGE_DEVICE const T *values_ready() { return current_ + kTile; }
+  ROCFORGE_DEVICE void finish() { copies_arrived<0>(); }
+
+ private:
+  ROCFORGE_DEVICE void fetch() {
+    if (fetched_ < walk_.tiles) {
+      const int64_t key = walk_.key<kKeys>(fetched_);
+      T *const tile = lds_ + fetch_stage_ * 2 * kTile;
+      copy(tile, keys_, key);
+      copy(tile + kTile, values_, key);
+    }
+    copies_issued();
+    ++fetched_;
+    fetch_stage_ = fetch_stage_ + 1 == kStages ? 0 : fetch_stage_ + 1;
+  }
+  ROCFORGE_DEVICE void copy(T *tile, const Source<T> &source, int64_t key) {
+    const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
+    const int left = walk_.keys_left(key, kKeys);
+    const T *const from = source.first + key * source.stride;
+    if (source.aligned) {
+#pragma unroll
+      for (int i = 0; i < Copy::kItems; ++i) {
+        const int row = first_row + i * Copy::kRowStep;
+        const bool valid = row < left && d < source.dims;
+        copy_async(tile + Rows::at(row, d), valid ? from + row * source.stride + d : source.first, valid);
+      }
+    } else {
+      for (int i = 0; i < Copy::kItems; ++i) {
+        const int row = first_row + i * Copy::kRowStep;
+        store(tile + Rows::at(row, d), source.any_chunk(from + row * source.stride, d, row < left));
+      }
+    }
+  }
+
+  T *const lds_;
+  const Source<T> &keys_, &values_;
+  const Walk &walk_;
+  const int thread_;
+  const T *current_ = nullptr;
+  int stage_ = 0, fetch_stage_ = 0, fetched_ = 0;
+};
+
+// One tile of keys and one of transposed values in LDS; the next of each waits in registers while the other is used.
+template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup> class StagedPipe {
+  using T = typename Layout::T;
+  using Copy = TileCopy<T, kDim, kKeys, kThreads>;
+  using Rows = RowsInLds<T, kDim>;
+  static constexpr int kRun = Layout::kRun;
+  using Columns = ColumnsInLds<T, kKeys, kRun>;
+  static constexpr int kUnits = kKeys / kRun * Copy::kChunks;  // kRun keys by 8 values of d
+  static constexpr int kUnitsOfThread = (kUnits + kThreads - 1) / kThreads;
+
+ public:
+  static constexpr int kSize = 2 * Rows::size(kKeys);  // in values
+
+  ROCFORGE_DEVICE StagedPipe(T *lds, const Source<T> &keys, const Source<T> &values, const Walk &walk, int thread)
+      : key_tile_(lds),
+        value_tile_(lds + Rows::size(kKeys)),
+        keys_(keys),
+        values_(values),
+        walk_(walk),
+        thread_(thread) {}
+
+  ROCFORGE_DEVICE void start() { fetch_keys(); }
+  ROCFORGE_DEVICE const T *keys_ready() {
+    const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
+#pragma unroll
+    for (int i = 0; i < Copy::kItems; ++i) {
+      store(key_tile_ + Rows::at(first_row + i * Copy::kRowStep, d), key_registers_[i]);
+    }
+    sync_group<kWholeWorkgroup>();
+    fetch_values();
+    return key_tile_;
+  }
+  ROCFORGE_DEVICE const T *values_ready() {
+#pragma unroll
+    for (int u = 0; u < kUnitsOfThread; ++u) {
+      const int unit = thread_ + u * kThreads, key = unit / Copy::kChunks * kRun, d = unit % Copy::kChunks * 8;
+      if (kUnits % kThreads != 0 && unit >= kUnits) break;
+#pragma unroll
+      for (int j = 0; j < 8; ++j) {
+        Vec<T, kRun> run;
+#pragma unroll
+        for (int k = 0; k < kRun; ++k) run[k] = value_registers_[u][k][j];
+        store(value_tile_ + Columns::at(d + j, key), run);
+      }
+    }
+    sync_group<kWholeWorkgroup>();
+    ++tile_;
+    fetch_keys();
+    return value_tile_;
+  }
+  ROCFORGE_DEVICE void finish() {}
+
+ private:
+  ROCFORGE_DEVICE void fetch_keys() {
+    if (tile_ >= walk_.tiles) return;
+    if (keys_.aligned) {
+      fetch_keys([&](const T *row, int d, bool valid) { return keys_.aligned_chunk(row, d, valid); });
+    } else {
+      fetch_keys([&](const T *row, int d, bool valid) { return keys_.any_chunk(row, d, valid); });
+    }
+  }
+  template <class Chunk> ROCFORGE_DEVICE void fetch_keys(Chunk chunk) {
+    const int64_t key = walk_.key<kKeys>(tile_);
+    const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
+    const int left = walk_.keys_left(key, kKeys);
+    const T *const from = keys_.first + key * keys_.stride;
+#pragma unroll
+    for (int i = 0; i < Copy::kItems; ++i) {
+      const int row = first_row + i * Copy::kRowStep;
+      key_registers_[i] = chunk(from + row * keys_.stride, d, row < left);
+    }
+  }
+  ROCFORGE_DEVICE void fetch_values() {
+    if (values_.aligned) {
+      fetch_values([&](const T *row, int d, bool valid) { return values_.aligned_chunk(row, d, valid); });
+    } else {
+      fetch_values([&](const T *row, int d, bool valid) { return values_.any_chunk(row, d, valid); });
+    }
+  }
+  template <class Chunk> ROCFORGE_DEVICE void fetch_values(Chunk chunk) {
+    const int64_t key = walk_.key<kKeys>(tile_);
+    const int left = walk_.keys_left(key, kKeys);
+    const T *const from = values_.first + key * values_.stride;
+#pragma unroll
+    for (int u = 0; u < kUnitsOfThread; ++u) {
+      const int unit = thread_ + u * kThreads, row = unit / Copy::kChunks * kRun, d = unit % Copy::kChunks * 8;
+      if (kUnits % kThreads != 0 && unit >= kUnits) break;
+#pragma unroll
+      for (int k = 0; k < kRun; ++k) {
+        value_registers_[u][k] = chunk(from + (row + k) * values_.stride, d, row + k < left);
+      }
+    }
+  }
+
+  T *const key_tile_, *const value_tile_;
+  const Source<T> &keys_, &values_;
+  const Walk &walk_;
+  const int thread_;
+  int tile_ = 0;
+  Vec<T, 8> key_registers_[Copy::kItems];
+  Vec<T, 8> value_registers_[kUnitsOfThread][kRun];
+};
+
+}  // namespace rocforge::gpu

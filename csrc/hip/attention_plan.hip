@@ -1,0 +1,57 @@
+// Which attention kernel runs: no device code, but it asks the device.
+#include <utility>
+
+#include "hip/gpu.h"
+// gpu.h first.
+#include "hip/attention.h"
+#include "hip/tiles.h"
+
+namespace rocforge::gpu {
+
+namespace {
+
+// The head size that kernels exist for.
+int padded_dim(const Attention &a) {
+  const int dim = a.head_dim > a.value_dim ? a.head_dim : a.value_dim;
+  return dim <= 64 ? 64 : dim <= 128 ? 128 : 256;
+}
+
+template <int... shards>
+void launch_any(std::integer_sequence<int, shards...>, const Attention &a, Path path, const Splits &splits,
+                void *stream) {
+  (launch_attention_shard<shards>(a, path, padded_dim(a), splits, stream) || ...);
+}
+
+int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
+}  // namespace
+
+AttentionPlan plan_attention(const Attention &a) {
+  const DeviceProperties device = device_properties();
+  const int dim = padded_dim(a);
+  const bool half = a.type == Element::kHalf || a.type == Element::kBFloat16;
+  const bool fits = a.head_dim <= 256 && a.value_dim <= 256 && prefill_tile(device.arch, dim).waves() > 0;
+  if (!half || !fits) return {Path::kRows, 1};
+
+  constexpr int kMostTiles = 2;  // of decode: each of them reads all keys
+  const AttentionTile decode = decode_tile(device.arch, dim);
+  const int64_t rows = a.rows * a.group;
+  const Path path =
+      !a.cu_seqlens_q && rows <= kMostTiles * tile_rows(decode, device.arch) ? Path::kDecode : Path::kPrefill;
+  if (a.cu_seqlens_q) return {path, 1};
+
+  // As many splits as fill the device once, as long as each has a few tiles of keys.
+  constexpr int kLeastTiles = 4, kMostSplits = 512;
+  const AttentionTile tile = path == Path::kDecode ? decode : prefill_tile(device.arch, dim);
+  const int64_t workgroups = a.batch * a.kv_heads * divide_up(rows, tile_rows(tile, device.arch));
+  const int64_t room = static_cast<int64_t>(device.compute_units) * tile.occupancy / workgroups;
+  const int64_t most = divide_up(a.keys, kLeastTiles * tile.keys * tile.key_waves);
+  const int64_t splits = room < most ? room : most;
+  return {path, static_cast<int>(splits < 1 ? 1 : splits > kMostSplits ? kMostSplits : splits)};
+}
+
+void launch_attention_tiles(const Attention &a, const AttentionPlan &plan, const Splits &splits, void *stream) {
+  launch_any(std::make_integer_sequence<int, kAttentionShards>{}, a, plan.path, splits, stream);
+}
+
+}  // namespace rocforge::gpu

@@ -1,0 +1,75 @@
+// Tile shapes of the matrix kernels, one table for each architecture.
+#pragma once
+
+#include "hip/gpu/types.h"
+
+namespace rocforge::gpu {
+
+// A workgroup of attention. Either all waves share a tile of keys and each owns rows (prefill), or all waves own the
+// same rows and each streams keys of its own, merged in the end (decode).
+struct AttentionTile {
+  int row_waves, key_waves;  // one of them is 1
+  int row_blocks;            // blocks of rows (of the matrix instruction) that a wave owns
+  int keys;                  // of a tile of keys and values in LDS
+  int stages;                // tiles in LDS at once
+  bool query_in_lds;         // else in registers
+  int occupancy;             // workgroups a compute unit should hold
+
+  constexpr int waves() const { return row_waves * key_waves; }
+};
+
+// Rows of a block: what one matrix product takes.
+constexpr int attention_block(Arch arch) { return arch == Arch::gfx9 || arch == Arch::gfx10 ? wave_size(arch) : 16; }
+
+// `dim`: the head size, rounded up to 64, 128 or 256. No waves: no tile fits the registers.
+constexpr AttentionTile prefill_tile(Arch arch, int dim) {
+  switch (arch) {
+    case Arch::gfx90a:
+    case Arch::gfx942:
+    case Arch::gfx950:
+      return dim <= 128 ? AttentionTile{4, 1, 2, 64, 1, false, 2} : AttentionTile{4, 1, 1, 32, 1, false, 2};
+    case Arch::gfx11:
+    case Arch::gfx12:
+      return dim <= 64    ? AttentionTile{4, 1, 1, 64, 1, false, 1}
+             : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, false, 1}
+                          : AttentionTile{4, 1, 1, 32, 1, true, 1};
+    case Arch::sm80:
+      return dim <= 128 ? AttentionTile{4, 1, 2, 64, 2, true, 2} : AttentionTile{4, 1, 1, 32, 2, true, 2};
+    default:
+      return dim <= 128 ? AttentionTile{2, 1, 1, 16, 1, true, 1} : AttentionTile{};
+  }
+}
+
+constexpr AttentionTile decode_tile(Arch arch, int dim) {
+  switch (arch) {
+    case Arch::gfx90a:
+    case Arch::gfx942:
+    case Arch::gfx950:
+      return dim <= 128 ? AttentionTile{1, 4, 2, 16, 1, false, 1} : AttentionTile{1, 4, 1, 16, 1, false, 1};
+    case Arch::gfx11:
+    case Arch::gfx12:
+      return dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, false, 1} : AttentionTile{1, 2, 1, 16, 1, true, 1};
+    case Arch::sm80:
+      return dim <= 128 ? AttentionTile{1, 4, 2, 16, 3, false, 2} : AttentionTile{1, 2, 1, 16, 3, false, 2};
+    default:
+      return dim <= 128 ? AttentionTile{1, 2, 1, 16, 1, true, 1} : AttentionTile{};
+  }
+}
+
+constexpr int tile_rows(const AttentionTile &tile, Arch arch) {
+  return tile.row_waves * tile.row_blocks * attention_block(arch);
+}
+constexpr int threads(const AttentionTile &tile, Arch arch) { return tile.waves() * wave_size(arch); }
+
+// LDS for queries, keys and values (16-bit), and afterwards for half of the waves' float32 results to be merged.
+constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int dim) {
+  const int lane_rows = arch == Arch::sm80 ? 2 : 1;  // rows whose scores one lane holds
+  const size_t queries = tile.query_in_lds ? tile_rows(tile, arch) * dim * 2 : 0;
+  const size_t tiles = tile.key_waves * tile.stages * 2 * tile.keys * dim * 2;
+  const size_t wave_results =
+      tile.row_blocks * (attention_block(arch) * dim + 2 * lane_rows * wave_size(arch)) * sizeof(float);
+  const size_t merged = tile.key_waves / 2 * wave_results;
+  return queries + tiles > merged ? queries + tiles : merged;
+}
+
+}  // namespace rocforge::gpu
