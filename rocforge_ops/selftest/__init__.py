@@ -3,7 +3,7 @@
 Each operator with a GPU kernel has a module here with
 
     OPERATOR             its name in torch.ops.rocforge
-    TITLE, UNIT          a heading for its table that names the unit of its numbers, and that unit as a number
+    TITLE                a heading for its table
     cases() -> [Case]
 
 and a place in OPERATORS below.
@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import ModuleType
 
-from rocforge_ops.selftest import dequantize, embedding
-from rocforge_ops.selftest.case import Case, Reference, Result, on_cpu
+from rocforge_ops.selftest import dequantize, embedding, mqa_attention
+from rocforge_ops.selftest.case import Call, Case, Reference, Result, on_cpu
 
-OPERATORS: tuple[ModuleType, ...] = (dequantize, embedding)
+OPERATORS: tuple[ModuleType, ...] = (dequantize, embedding, mqa_attention)
 
 
 def run(module: ModuleType, device: str, reference: Reference = on_cpu, timed: bool = True) -> Iterator[Result]:
@@ -26,4 +26,4 @@ def run(module: ModuleType, device: str, reference: Reference = on_cpu, timed: b
         yield case.run(module.OPERATOR, device, reference, timed)
 
 
-__all__ = ["OPERATORS", "Case", "Reference", "Result", "on_cpu", "run"]
+__all__ = ["OPERATORS", "Call", "Case", "Reference", "Result", "on_cpu", "run"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,12 +11,21 @@ from torch import Tensor
 
 from rocforge_ops.bench import timing
 
-Reference = Callable[..., Tensor]  # (operator's name, *arguments on the CPU) -> the right result on the CPU
+Reference = Callable[..., Any]  # (operator's name, *arguments, **options), on the CPU -> the right result there
+UNITS = {"GB/s": 1e9, "TFLOP/s": 1e12}
 
 
-def on_cpu(operator: str, *arguments: Any) -> Tensor:
+def on_cpu(operator: str, *arguments: Any, **options: Any) -> Any:
     """The reference: the CPU's own kernel."""
-    return getattr(torch.ops.rocforge, operator)(*arguments)
+    return getattr(torch.ops.rocforge, operator)(*arguments, **options)
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments of an operator; `options` are those that it takes by name."""
+
+    arguments: tuple[Any, ...]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,8 @@ class Result:
     row: str
     column: str
     wrong: str  # empty when everything is right
-    rate: float | None  # units a second; None where nothing was timed
+    rate: float | None  # in `unit`; None where nothing was timed
+    unit: str
 
 
 @dataclass(frozen=True)
@@ -34,31 +44,37 @@ class Case:
     row: str
     column: str
     # Arguments that reach each variant of the kernel: the same values for every device, made anew on it.
-    inputs: Callable[[str], Iterator[tuple[Any, ...]]]
+    inputs: Callable[[str], Iterator[Call]]
     # What is wrong with a result, given the right one; empty when nothing is.
-    difference: Callable[[Tensor, Tensor], str]
-    # Calls on the device to time in turn, and how many units (bytes, operations) one of them is.
-    load: Callable[[str], tuple[Sequence[timing.Action], float]]
+    difference: Callable[[Any, Any], str]
+    # Calls on the device to time in turn, and how many bytes or operations one of them is.
+    load: Callable[[str], tuple[Sequence[timing.Action], float]] | None = None
+    unit: str = "GB/s"
+    # What the reference is given in place of the call, where a wider type is needed to tell right from wrong.
+    exact: Callable[[Call], Call] = lambda call: call
 
     def run(self, operator: str, device: str, reference: Reference, timed: bool) -> Result:
         """A RuntimeError of a kernel or its launch is a wrong result, not the end of the self-test."""
+        rate = None
         try:
             wrong = self._check(operator, device, reference)
-            rate = self._rate(device) if timed and not wrong else None
+            if timed and self.load and not wrong:
+                calls, amount = self.load(device)
+                rate = amount / timing.seconds(calls, device) / UNITS[self.unit]
         except RuntimeError as error:
-            return Result(self.row, self.column, str(error).splitlines()[0], None)
-        return Result(self.row, self.column, wrong, rate)
+            wrong = str(error).splitlines()[0]
+        return Result(self.row, self.column, wrong, rate, self.unit)
 
     def _check(self, operator: str, device: str, reference: Reference) -> str:
-        call = getattr(torch.ops.rocforge, operator)
+        run = getattr(torch.ops.rocforge, operator)
         for here, there in zip(self.inputs("cpu"), self.inputs(device), strict=True):
-            if wrong := self.difference(call(*there).cpu(), reference(operator, *here)):
+            exact = self.exact(here)
+            expected = reference(operator, *exact.arguments, **exact.options)
+            actual = run(*there.arguments, **there.options)
+            actual = actual.cpu() if isinstance(actual, Tensor) else tuple(t.cpu() for t in actual)
+            if wrong := self.difference(actual, expected):
                 return wrong
         return ""
-
-    def _rate(self, device: str) -> float:
-        calls, units = self.load(device)
-        return units / timing.seconds(calls, device)
 
 
 def bit_difference(actual: Tensor, expected: Tensor) -> str:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
 from rocforge_ops.bench import dequantize as bench
 from rocforge_ops.bench.timing import Action
 from rocforge_ops.formats import Format, formats
-from rocforge_ops.selftest.case import Case, bit_difference
+from rocforge_ops.selftest.case import Call, Case, bit_difference
 
 OPERATOR = "dequantize"
-TITLE = "dequantize, GB/s read and written"
-UNIT = 1e9  # bytes a second
+TITLE = "dequantize, bytes read and written"
 ONE_ROW = 12_500  # weights at least: more than one workgroup decodes
 TIMED_ROWS = 4096  # of bench.ROW weights
 
@@ -38,14 +36,14 @@ def random_bytes(*shape: int, device: str) -> torch.Tensor:
     return torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
 
 
-def _inputs(format: Format, dtype: torch.dtype, device: str) -> Iterator[tuple[Any, ...]]:
+def _inputs(format: Format, dtype: torch.dtype, device: str) -> Iterator[Call]:
     nbytes = (ONE_ROW // format.block_size + 3) * format.block_bytes
     row = random_bytes(nbytes + 1, device=device)
-    yield row[:-1], format.name, dtype
-    yield row[1:], format.name, dtype
+    yield Call((row[:-1], format.name, dtype))
+    yield Call((row[1:], format.name, dtype))
     rows = random_bytes(4, 6, 24 * format.block_bytes + 16, device=device)
     for start in (0, 1):
-        yield rows[::3, 1:5, start : start + 24 * format.block_bytes].transpose(0, 1), format.name, dtype
+        yield Call((rows[::3, 1:5, start : start + 24 * format.block_bytes].transpose(0, 1), format.name, dtype))
 
 
 def _load(format: Format, dtype: torch.dtype, device: str) -> tuple[Sequence[Action], float]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 
 from rocforge_ops.bench import dequantize as bench
 from rocforge_ops.bench.timing import Action
 from rocforge_ops.formats import Format, formats
-from rocforge_ops.selftest.case import Case, bit_difference
+from rocforge_ops.selftest.case import Call, Case, bit_difference
 from rocforge_ops.selftest.dequantize import random_bytes
 
 OPERATOR = "embedding"
-TITLE = f"embedding, {bench.LOOKUPS} rows, GB/s read and written"
-UNIT = 1e9  # bytes a second
+TITLE = f"embedding, {bench.LOOKUPS} rows, bytes read and written"
 TABLE_ROWS = 65_536  # of the timed table
 
 
@@ -32,11 +30,11 @@ def cases() -> Iterator[Case]:
             )
 
 
-def _inputs(format: Format, dtype: torch.dtype, device: str) -> Iterator[tuple[Any, ...]]:
+def _inputs(format: Format, dtype: torch.dtype, device: str) -> Iterator[Call]:
     table = random_bytes(13, 24 * format.block_bytes + 16, device=device)
     for start, kind in ((0, torch.int64), (1, torch.int32)):
         indices = torch.tensor([[3, 0, 12], [12, 7, 3]], dtype=kind, device=device)
-        yield table[:, start : start + 24 * format.block_bytes], format.name, indices, dtype
+        yield Call((table[:, start : start + 24 * format.block_bytes], format.name, indices, dtype))
 
 
 def _load(format: Format, dtype: torch.dtype, device: str) -> tuple[Sequence[Action], float]:
