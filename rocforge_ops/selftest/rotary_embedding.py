@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rocforge_ops.bench.timing import Action
-from rocforge_ops.selftest.case import Case
+from rocforge_ops.selftest.case import Call, Case
 
 OPERATOR = "rotary_embedding"
-TITLE = "rotary_embedding, GB/s read and written"
-UNIT = 1e9  # bytes a second
+TITLE = "rotary_embedding, bytes read and written"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -30,11 +28,11 @@ def cases() -> Iterator[Case]:
             )
 
 
-def _inputs(dtype: torch.dtype, interleaved: bool, device: str) -> Iterator[tuple[Any, ...]]:
+def _inputs(dtype: torch.dtype, interleaved: bool, device: str) -> Iterator[Call]:
     for head_dim, pairs in ((64, 32), (80, 16), (17, 8)):
         cos, sin = _angles(7, pairs, device)
         x = _normal(2, 7, 3, head_dim + 3, device=device).to(dtype)
-        yield x.transpose(1, 2)[..., 3:], cos, sin, interleaved
+        yield Call((x.transpose(1, 2)[..., 3:], cos, sin, interleaved))
 
 
 def _rounding_difference(dtype: torch.dtype, actual: Tensor, expected: Tensor) -> str:
