@@ -81,28 +81,28 @@ def verify_kernels(device: str, reference: Reference = on_cpu, timed: bool = Tru
 def _table(module: ModuleType, device: str, reference: Reference, timed: bool) -> list[Result]:
     """Prints a line for each row as soon as it is complete."""
     columns = list(dict.fromkeys(case.column for case in module.cases()))
-    print(f"\n{module.TITLE}\n{'':<20}" + "".join(f"{column:>12}" for column in columns))
+    print(f"\n{module.TITLE}\n{'':<28}" + "".join(f"{column:>14}" for column in columns))
     results: list[Result] = []
     line: dict[str, Result] = {}
     for result in selftest.run(module, device, reference, timed):
         if line and result.row not in {r.row for r in line.values()}:
-            _print_line(line, columns, module.UNIT)
+            _print_line(line, columns)
             line = {}
         line[result.column] = result
         results.append(result)
-    _print_line(line, columns, module.UNIT)
+    _print_line(line, columns)
     return results
 
 
-def _print_line(line: dict[str, Result], columns: list[str], unit: float) -> None:
-    cells = "".join(f"{_cell(line[column], unit) if column in line else '':>12}" for column in columns)
-    print(f"{next(iter(line.values())).row:<20}{cells}", flush=True)
+def _print_line(line: dict[str, Result], columns: list[str]) -> None:
+    cells = "".join(f"{_cell(line[column]) if column in line else '':>14}" for column in columns)
+    print(f"{next(iter(line.values())).row:<28}{cells}", flush=True)
     for result in line.values():
         if result.wrong:
             print(f"  {result.column}: {result.wrong}")
 
 
-def _cell(result: Result, unit: float) -> str:
+def _cell(result: Result) -> str:
     if result.wrong:
         return "WRONG"
-    return "right" if result.rate is None else f"{result.rate / unit:.0f}"
+    return "right" if result.rate is None else f"{result.rate:.{0 if result.rate >= 10 else 2}f} {result.unit}"
