@@ -54,19 +54,13 @@ template <class Acc> struct QueryPass {
   Acc *row, *other_row;
 };
 
-template <class Acc, class Function> void for_key_tiles(KeyRange keys, Function function) {
-  for (int64_t begin = keys.begin; begin < keys.end; begin += kKeyTile) {
-    function(KeyRange{begin, begin + kKeyTile < keys.end ? begin + kKeyTile : keys.end});
-  }
-}
-
 // Maximum and sum of each row, as forward found them.
 template <class Acc> void sum_again(QueryPass<Acc> &pass) {
   for (int64_t r = 0; r < pass.rows.padded(); ++r) {
     pass.maximum[r] = -kInfinity<Acc>;
     pass.sum[r] = 0;
   }
-  for_key_tiles<Acc>(pass.rows.visible(), [&](KeyRange keys) {
+  for_key_tiles(pass.rows.visible(), [&](KeyRange keys) {
     if (pass.rows.score(keys)) pass.rows.online_softmax(pass.maximum, pass.sum);
   });
 }
@@ -133,7 +127,7 @@ template <class Acc> void backward_rows(const Attention &a, const RowTile &tile,
   row_numbers(a, pass);
   rows.load_transposed(a.grad_out, a.value_dim, pass.grad_out);
   for (int64_t i = 0; i < a.head_dim * rows.padded(); ++i) pass.grad_query[i] = 0;
-  for_key_tiles<Acc>(rows.visible(), [&](KeyRange keys) {
+  for_key_tiles(rows.visible(), [&](KeyRange keys) {
     if (!rows.score(keys)) return;
     const Matrix<Acc> value =
         load_rows(a.value, tile.sequence->batch, tile.kv_head, tile.sequence->key_begin + keys.begin, rows.key_count(),

@@ -3,7 +3,7 @@
 // Compiled once per instruction set: ROCFORGE_CPU_ISA names the namespace.
 #pragma once
 
-#include "ops/cpu/attention/scores.h"
+#include "ops/cpu/attention/few_rows.h"
 
 namespace rocforge::cpu::ROCFORGE_CPU_ISA {
 namespace {
@@ -90,7 +90,7 @@ template <class Acc> class RowPass {
                        a_.mask.data ? bias_ + at : nullptr, slope);
   }
 
-  Acc *scores() const { return scores_; }        // [key_count(), padded()]
+  Left<Acc> weights() const { return {scores_, 1, padded_}; }
   const Acc *shrink() const { return shrink_; }  // what the last online_softmax multiplied earlier sums by
   const Matrix<Acc> &key() const { return key_; }
   const ScoreRule<Acc> &rule() const { return rule_; }
@@ -127,36 +127,49 @@ template <class Acc> struct Partial {
 
 template <class Acc> int64_t partial_size(const Attention &a, int rows) { return Partial<Acc>(a, rows, nullptr).bytes; }
 
-template <class Acc> struct ForwardPass {
+template <class Acc, template <class> class Pass> struct ForwardPass {
   ForwardPass(const Attention &a, void *scratch)
       : arena(scratch),
         rows(a, arena),
         value_scratch(arena.take<Acc>(kKeyTile * round_up_to_lanes<Acc>(a.value_dim))) {}
   Arena arena;
-  RowPass<Acc> rows;
+  Pass<Acc> rows;
   Acc *value_scratch;
 };
 
-template <class Acc> int64_t forward_scratch(const Attention &a) { return ForwardPass<Acc>(a, nullptr).arena.used(); }
+// FewRows needs less.
+template <class Acc> int64_t forward_scratch(const Attention &a) {
+  return ForwardPass<Acc, RowPass>(a, nullptr).arena.used() + ForwardPass<Acc, FewRows>(a, nullptr).arena.used();
+}
 
-template <class Acc> void forward(const Attention &a, const RowTile &tile, KeyRange keys, void *memory, void *scratch) {
-  ForwardPass<Acc> pass(a, scratch);
-  RowPass<Acc> &rows = pass.rows;
-  const Partial<Acc> partial(a, tile.rows, memory);
+template <class Acc, template <class> class Pass>
+void forward_rows(const Attention &a, const RowTile &tile, KeyRange keys, const Partial<Acc> &partial, void *scratch) {
+  ForwardPass<Acc, Pass> pass(a, scratch);
+  Pass<Acc> &rows = pass.rows;
   rows.set_rows(tile);
   for (int64_t i = 0; i < tile.rows * partial.width; ++i) partial.out[i] = 0;
-  for (int64_t r = 0; r < rows.padded(); ++r) {
+  for (int64_t r = 0; r < round_up_to_lanes<Acc>(tile.rows); ++r) {
     partial.maximum[r] = -kInfinity<Acc>;
     partial.sum[r] = 0;
   }
-  for (int64_t begin = keys.begin; begin < keys.end; begin += kKeyTile) {
-    const int64_t end = begin + kKeyTile < keys.end ? begin + kKeyTile : keys.end;
-    if (!rows.score({begin, end})) continue;
+  for_key_tiles(keys, [&](KeyRange some) {
+    if (!rows.score(some)) return;
     rows.online_softmax(partial.maximum, partial.sum);
-    const Matrix<Acc> value = load_rows(a.value, tile.sequence->batch, tile.kv_head, tile.sequence->key_begin + begin,
-                                        end - begin, a.value_dim, partial.width, pass.value_scratch);
-    multiply(Left<Acc>{rows.scores(), 1, rows.padded()}, value.right(), Sums<Acc>{partial.out, partial.width},
-             tile.rows, partial.width, end - begin, {true, rows.shrink()});
+    const int64_t count = some.end - some.begin;
+    const Matrix<Acc> value =
+        load_rows(a.value, tile.sequence->batch, tile.kv_head, tile.sequence->key_begin + some.begin, count,
+                  a.value_dim, partial.width, pass.value_scratch);
+    multiply(rows.weights(), value.right(), Sums<Acc>{partial.out, partial.width}, tile.rows, partial.width, count,
+             {true, rows.shrink()});
+  });
+}
+
+template <class Acc> void forward(const Attention &a, const RowTile &tile, KeyRange keys, void *memory, void *scratch) {
+  const Partial<Acc> partial(a, tile.rows, memory);
+  if (are_few<Acc>(tile.rows)) {
+    forward_rows<Acc, FewRows>(a, tile, keys, partial, scratch);
+  } else {
+    forward_rows<Acc, RowPass>(a, tile, keys, partial, scratch);
   }
 }
 

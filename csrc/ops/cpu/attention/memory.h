@@ -2,6 +2,10 @@
 // Compiled once per instruction set: ROCFORGE_CPU_ISA names the namespace.
 #pragma once
 
+#if defined(__F16C__)
+  #include <immintrin.h>
+#endif
+
 #include "ops/cpu/attention.h"
 #include "ops/cpu/attention/multiply.h"
 
@@ -74,11 +78,25 @@ template <class Function> ROCFORGE_HD void with_type(Element type, const char *d
 
 template <class Acc> constexpr Element kElement = sizeof(Acc) == 4 ? Element::kFloat : Element::kDouble;
 
+template <class Acc, class Stored> ROCFORGE_HD void to_numbers(const Stored *from, int64_t count, Acc *to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<Acc>(number(from[i]));
+}
+#if defined(__F16C__)
+ROCFORGE_HD void to_numbers(const HalfBits *from, int64_t count, float *to) {
+  int64_t i = 0;
+  for (; i + 8 <= count; i += 8) {
+    __m128i halfs;
+    std::memcpy(&halfs, from + i, sizeof halfs);
+    const __m256 floats = _mm256_cvtph_ps(halfs);
+    std::memcpy(to + i, &floats, sizeof floats);
+  }
+  for (; i < count; ++i) to[i] = number(from[i]);
+}
+#endif
+
 // `width` elements with unit stride, zeros up to `padded`.
 template <class Acc> void load_row(Element type, const char *row, int64_t width, int64_t padded, Acc *out) {
-  with_type(type, row, [&](const auto *elements) {
-    for (int64_t i = 0; i < width; ++i) out[i] = static_cast<Acc>(number(elements[i]));
-  });
+  with_type(type, row, [&](const auto *elements) { to_numbers(elements, width, out); });
   for (int64_t i = width; i < padded; ++i) out[i] = 0;
 }
 

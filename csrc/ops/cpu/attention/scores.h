@@ -17,6 +17,12 @@ ROCFORGE_HD int64_t query_of(const Attention &a, const RowTile &tile, int r) {
   return tile.sequence->query_begin + (tile.begin + r) / a.group();
 }
 
+template <class Function> ROCFORGE_HD void for_key_tiles(KeyRange keys, Function function) {
+  for (int64_t begin = keys.begin; begin < keys.end; begin += kKeyTile) {
+    function(KeyRange{begin, begin + kKeyTile < keys.end ? begin + kKeyTile : keys.end});
+  }
+}
+
 // What the rule needs to know of the rows of one vector, or of one row, broadcast. Keys are counted from the tile's.
 template <class Acc> struct Terms {
   IntVec<Acc> first, end;  // keys the row sees
@@ -42,10 +48,11 @@ template <class Acc> class RowTerms {
     for (int r = 0; r < tile.rows; ++r) slope_[r] = slopes[head_of(a, tile, r)];
   }
 
-  void set_keys(const Attention &a, const RowTile &tile, KeyRange keys) {
+  // `partial`: there are lanes past the last key, which no row may see.
+  void set_keys(const Attention &a, const RowTile &tile, KeyRange keys, bool partial = false) {
     const AttentionRule &rule = tile.sequence->rule;
     const int64_t group = a.group(), count = keys.end - keys.begin;
-    partial_ = !rule.all_visible(tile.begin / group, (tile.begin + tile.rows - 1) / group, keys);
+    partial_ = partial || !rule.all_visible(tile.begin / group, (tile.begin + tile.rows - 1) / group, keys);
     if (!partial_ && !a.alibi_slopes) return;
     for (int r = 0; r < tile.rows; ++r) {
       const int64_t query = (tile.begin + r) / group;
