@@ -18,7 +18,7 @@ export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
 export ROCFORGE_BUILD_DIR := $(BUILD)
 export CMAKE_ARGS := -DROCFORGE_TESTS=ON $(CMAKE_ARGS)
 
-.PHONY: run test build cpp-test sanitize hip fuzz lint format readme clean
+.PHONY: run test build cpp-test sanitize emulate hip fuzz lint format readme clean
 
 run: build
 	$(BIN)/rocforge generate $(if $(MODEL),"$(MODEL)",rocforge_ops/data/demo.gguf) --prompt "$(PROMPT)"
@@ -46,6 +46,18 @@ sanitize: build
 	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DROCFORGE_TESTS=ON -DROCFORGE_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitize --target cpp_tests
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure -j $(JOBS)
+
+# The GPU kernels on the CPU: every matrix layout, under each check, in random order (docs/gpu.md).
+EMULATED_LAYOUTS ?= mfma;wmma_gfx11;wmma_gfx12;mma_sync;plain
+EMULATED_CHECKS ?= asan;race
+
+emulate: build
+	$(BIN)/cmake -S . -B build/emulate -G Ninja -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DROCFORGE_TESTS=ON -DROCFORGE_GPU=emulate \
+	  "-DROCFORGE_EMULATE_LAYOUTS=$(EMULATED_LAYOUTS)" "-DROCFORGE_EMULATE_CHECKS=$(EMULATED_CHECKS)"
+	$(BIN)/cmake --build build/emulate --target emulation
+	$(BIN)/ctest --test-dir build/emulate/tests/emulation --output-on-failure -j $(JOBS)
+	$(BIN)/python tests/emulation/run.py build/emulate/emulation -n $(JOBS)
 
 # Machine code for AMD GPUs, without one: builds it, reads it, loads it (docs/gpu.md).
 hip: build
