@@ -20,10 +20,10 @@ def model(shared_models):
 def test_help_lists_the_commands():
     run = rocforge("--help")
     assert run.returncode == 0
-    assert "info" in run.stdout and "generate" in run.stdout
+    assert all(command in run.stdout for command in ("info", "generate", "verify", "bench"))
 
 
-@pytest.mark.parametrize("command", ["info", "generate"])
+@pytest.mark.parametrize("command", ["info", "generate", "verify", "bench"])
 def test_help_of_a_command(command):
     run = rocforge(command, "--help")
     assert run.returncode == 0 and "GGUF" in run.stdout
@@ -40,6 +40,9 @@ def test_help_of_a_command(command):
         ["generate", "model.gguf", "--prompt", "x", "--top-p", "1.5"],
         ["generate", "model.gguf", "--prompt", "x", "--temperature", "-1"],
         ["generate", "model.gguf", "--prompt", "x", "--dtype", "int8"],
+        ["verify", "model.gguf", "another.gguf"],
+        ["bench"],
+        ["bench", "nonsense"],
     ],
 )
 def test_bad_usage_is_status_2(arguments):
@@ -110,7 +113,8 @@ def test_chat_without_a_template(model):
 
 
 def test_import_is_light():
-    """Nothing of transformers, gguf or tqdm is imported before a model is loaded."""
-    script = "import sys, rocforge_ops; print([m for m in ('transformers', 'gguf', 'tqdm') if m in sys.modules])"
+    """Nothing of transformers, gguf or tqdm is imported before a model is loaded, but for what PyTorch imports."""
+    script = "import sys, torch; before = set(sys.modules); import rocforge_ops; "
+    script += "print([m for m in ('transformers', 'gguf', 'tqdm') if m in set(sys.modules) - before])"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
