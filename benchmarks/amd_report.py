@@ -29,6 +29,7 @@ none on an architecture that knows them, or when decode_rows stores less than 16
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import os
 import re
@@ -79,7 +80,7 @@ def analyse(kernel: objects.Kernel) -> Row | None:
     """None for a kernel that is empty on this architecture."""
     machine = MACHINES[kernel.arch]
     graph = flow.blocks(kernel.code)
-    if flow.reachable(graph) == {0} and graph[0].mnemonics == ["s_endpgm"]:
+    if not any(name.startswith(("global_", "flat_", "buffer_")) for block in graph for name in block.mnemonics):
         return None
     counts = [instructions.count(block.mnemonics, machine) for block in graph]
     path, loop = main_path(graph, counts)
@@ -111,9 +112,16 @@ def main_path(graph: list[flow.Block], counts: list[Counts]) -> tuple[Counts, bo
 
 
 def uses_matrix(kernel: objects.Kernel) -> bool:
-    """Whether the kernel's source includes the matrix header."""
-    source = ROOT / "csrc/hip" / re.sub(r"^rocforge_(.*)_\d+$", r"\1.hip", kernel.target)
-    return source.exists() and '#include "hip/mma.h"' in source.read_text()
+    """Whether the kernel's source includes the matrix header, itself or through another."""
+    return "hip/mma.h" in includes("hip/" + re.sub(r"^rocforge_(.*)_\d+$", r"\1.hip", kernel.target))
+
+
+@functools.cache
+def includes(name: str) -> frozenset[str]:
+    """Headers of csrc that a file of csrc includes, itself or through others."""
+    file = ROOT / "csrc" / name
+    direct = re.findall(r'^ *#include "(.+)"', file.read_text(), re.M) if file.exists() else []
+    return frozenset(direct).union(*map(includes, direct))
 
 
 def problems(row: Row) -> Iterator[str]:

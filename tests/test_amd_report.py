@@ -226,7 +226,9 @@ def test_check_finds_a_matrix_kernel_without_matrix_instructions(tmp_path, capsy
     monkeypatch.setattr(amd_report, "ROOT", tmp_path)
     source = tmp_path / "csrc/hip/decode_rows_kernel.hip"
     source.parent.mkdir(parents=True)
-    source.write_text('#include "hip/mma.h"\n')
+    source.write_text('#include "hip/tile_loops.h"\n')
+    source.with_name("tile_loops.h").write_text('#include "hip/mma.h"\n')
+    amd_report.includes.cache_clear()
     status, out = check(COPY, tmp_path, capsys)
     assert status == 1
     assert [arch for arch in ARCHS if f"{arch} copy : no matrix instructions" in out] == [

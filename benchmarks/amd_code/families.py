@@ -26,7 +26,8 @@ def label(kernel: Kernel) -> Label:
     match = NAME.match(kernel.name)
     if not match:
         return Label(kernel.name, "")
-    arguments = [re.sub(r".*::", "", argument) for argument in (match[2] or "").split(", ")]
+    # Without namespaces, and values without their types.
+    arguments = [re.sub(r"\(.*\)|.*::", "", argument) for argument in (match[2] or "").split(", ")]
     if match[1] == "decode_rows":
         return decode_rows_label(kernel, *arguments)
     return Label(match[1], " ".join(DTYPES.get(argument, argument) for argument in arguments))
