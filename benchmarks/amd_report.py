@@ -8,7 +8,7 @@ line is a kernel:
     vgpr agpr sgpr   registers; vgpr counts the accumulation registers too
     lds              bytes of a workgroup, known at compile time
     scratch spill    bytes of a lane in memory, registers that were spilled
-    waves            a SIMD holds at once, by registers and LDS
+    waves            a SIMD holds at once, by registers and that LDS (what a launch adds is not known here)
     loop             counts are of the main loop (innermost with matrix instructions, or else with global memory
                      accesses); without it of the path through the kernel: the one with the most matrix instructions,
                      then the most bytes in the widest stores and loads, then the fewest vector instructions
@@ -78,6 +78,8 @@ class Row:
 
 def analyse(kernel: objects.Kernel) -> Row | None:
     """None for a kernel that is empty on this architecture."""
+    if kernel.arch not in MACHINES:
+        raise ValueError(f"benchmarks/amd_code/machines.py has no numbers for {kernel.arch}")
     machine = MACHINES[kernel.arch]
     graph = flow.blocks(kernel.code)
     if not any(name.startswith(("global_", "flat_", "buffer_")) for block in graph for name in block.mnemonics):

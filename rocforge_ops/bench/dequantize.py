@@ -76,8 +76,9 @@ def _eager_decoder(format: Format, packed: torch.Tensor, dtype: torch.dtype) -> 
     return functools.partial(torch_decoders.dequantize, packed, format.name, dtype) if known else None
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def _compiled(format: str, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    torch.compiler.reset()  # it compiles one function for so many formats and dtypes only
     return torch.compile(functools.partial(torch_decoders.dequantize, format=format, dtype=dtype), fullgraph=True)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
+from pathlib import Path
 
 import torch
 
@@ -22,7 +24,7 @@ def describe(device: str) -> dict[str, str]:
     import rocforge_ops
 
     lines = {
-        "device": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "device": f"{_processor()}, {torch.get_num_threads()} thread(s)",
         "versions": f"rocforge_ops {rocforge_ops.__version__}, PyTorch {torch.__version__} ({_built_for()}), "
         f"Python {platform.python_version()}, {platform.system()} {platform.release()}",
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -35,6 +37,12 @@ def describe(device: str) -> dict[str, str]:
             f"{properties.multi_processor_count} compute units, {properties.total_memory / 2**30:.0f} GiB"
         )
     return lines
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    model = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.M) if cpuinfo.exists() else None
+    return model[1] if model else platform.machine()
 
 
 def _built_for() -> str:

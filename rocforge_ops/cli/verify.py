@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from rocforge_ops.bench import environment
 
-    if torch.device(arguments.device).type == "cpu":
-        raise ValueError("verify compares a GPU with the CPU: with --device cpu there is nothing to compare")
+    if torch.device(arguments.device).type != "cuda":
+        raise ValueError(f"verify compares a GPU with the CPU: --device {arguments.device} leaves nothing to compare")
     environment.require_gpu(arguments.device)
     for key, value in environment.describe(arguments.device).items():
         print(f"{key}: {value}")
