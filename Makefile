@@ -15,6 +15,9 @@ STAMP := $(BUILD)/.installed
 JOBS ?= $(shell nproc)
 
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(JOBS)
+# ccache then knows a file of this tree whatever folder the tree is in.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 export ROCFORGE_BUILD_DIR := $(BUILD)
 export CMAKE_ARGS := -DROCFORGE_TESTS=ON $(CMAKE_ARGS)
 
