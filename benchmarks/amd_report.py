@@ -107,10 +107,10 @@ def main_path(graph: list[flow.Block], counts: list[Counts]) -> tuple[Counts, bo
         )
 
     whole = flow.best_path(graph, 0, nodes, counts, rank)
-    found = [flow.best_path(graph, header, loop, counts, rank) for header, loop in flow.loops(graph)]
-    # Outer loops contain the inner ones: of equal rank the innermost is the cheapest.
-    found = [path for path in found if path.matrix or (not whole.matrix and (path.loads or path.stores))]
-    return (max(found, key=rank), True) if found else (whole, False)
+    found = [(loop, flow.best_path(graph, header, loop, counts, rank)) for header, loop in flow.loops(graph)]
+    found = [(loop, path) for loop, path in found if path.matrix or (not whole.matrix and path.loads + path.stores)]
+    innermost = [path for loop, path in found if not any(other < loop for other, _ in found)]
+    return (max(innermost, key=rank), True) if innermost else (whole, False)
 
 
 def uses_matrix(kernel: objects.Kernel) -> bool:

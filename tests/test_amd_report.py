@@ -126,6 +126,22 @@ extern "C" GLOBAL void sum(const Float4 *in, Float4 *out, int n) {
         assert 3 <= row.path.vector < 12
 
 
+def test_of_nested_loops_the_inner_one_counts(tmp_path):
+    source = """
+extern "C" GLOBAL void sums(const Float4 *in, Float4 *out, int n, int m) {
+  #pragma nounroll
+  for (int j = 0; j < m; ++j) {
+    Float4 total = in[j * n];
+    #pragma nounroll
+    for (int i = lane(); i < n; i += 256) total += in[j * n + i];
+    out[j * 256 + lane()] = total;
+  }
+}
+"""
+    for (arch, _), row in rows(source, tmp_path).items():
+        assert (row.loop, row.path.loads, row.path.stores) == (True, [16], []), arch
+
+
 MATRIX = """
 typedef _Float16 Half4 __attribute__((ext_vector_type(4)));
 extern "C" GLOBAL void product(const Half4 *a, Float4 *out, int n) {

@@ -76,15 +76,15 @@ def _case(dim: int, feature: str, rows: int, name: str, dtype: torch.dtype) -> C
     )
 
 
-def _normal(*shape: int, dtype: torch.dtype, device: str) -> Tensor:
-    generator = torch.Generator().manual_seed(sum(shape))
+def _normal(*shape: int, dtype: torch.dtype, device: str, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, dtype=torch.float64, generator=generator).to(device, dtype)
 
 
 def _inputs(dim: int, feature: str, rows: int, dtype: torch.dtype, device: str) -> Iterator[Call]:
     batch = 1 if feature == "cu_seqlens" else 2
     shapes = (HEADS, rows, dim), (KV_HEADS, KEYS, dim), (KV_HEADS, KEYS, dim)
-    tensors = tuple(_normal(batch, *shape, dtype=dtype, device=device) for shape in shapes)
+    tensors = tuple(_normal(batch, *shape, dtype=dtype, device=device, seed=i) for i, shape in enumerate(shapes))
     options = {
         name: option.to(device) if isinstance(option, Tensor) else option
         for name, option in FEATURES[feature](rows).items()
