@@ -135,7 +135,7 @@ def problems(row: Row) -> Iterator[str]:
     expects_matrix = uses_matrix(kernel) and row.label.family not in families.WITHOUT_MATRIX
     if row.machine.matrix_rate and expects_matrix and not path.matrix:
         yield "no matrix instructions"
-    if row.label.family.startswith("decode_rows") and min(path.stores, default=0) < 16:
+    if row.label.decodes_rows and min(path.stores, default=0) < 16:
         yield f"stores {min(path.stores, default=0)} bytes a lane, not 16"
 
 
@@ -204,13 +204,12 @@ def main(argv: list[str] | None = None) -> int:
     rows = [
         row
         for row in read(args.objects or sorted(args.build.glob("CMakeFiles/rocforge_*.dir/**/*.hip.o")))
-        if (not args.arch or row.kernel.arch in args.arch)
-        and re.search(args.match, f"{row.label.family} {row.label.what}")
+        if (not args.arch or row.kernel.arch in args.arch) and re.search(args.match, str(row.label))
     ]
     print_table(rows, args.all)
     if not args.check:
         return 0
-    found = [f"{row.kernel.arch} {row.label.family} {row.label.what}: {p}" for row in rows for p in problems(row)]
+    found = [f"{row.kernel.arch} {row.label}: {p}" for row in rows for p in problems(row)]
     print(*("", *found, f"{len(found)} problems in {len(rows)} kernels"), sep="\n")
     return 1 if found or not rows else 0
 

@@ -234,8 +234,8 @@ def test_check_finds_scratch_and_spills(tmp_path, capsys):
     status, out = check(SPILLING, tmp_path, capsys)
     assert status == 1
     for arch in ARCHS:
-        assert re.search(rf"{arch} spills : [1-9]\d* bytes of scratch", out), out
-        assert re.search(rf"{arch} spills : [1-9]\d* registers spilled", out), out
+        assert re.search(rf"{arch} decode_rows: spills: [1-9]\d* bytes of scratch", out), out
+        assert re.search(rf"{arch} decode_rows: spills: [1-9]\d* registers spilled", out), out
 
 
 def test_check_finds_a_matrix_kernel_without_matrix_instructions(tmp_path, capsys, monkeypatch):
@@ -247,7 +247,7 @@ def test_check_finds_a_matrix_kernel_without_matrix_instructions(tmp_path, capsy
     amd_report.includes.cache_clear()
     status, out = check(COPY, tmp_path, capsys)
     assert status == 1
-    assert [arch for arch in ARCHS if f"{arch} copy : no matrix instructions" in out] == [
+    assert [arch for arch in ARCHS if f"{arch} decode_rows: copy: no matrix instructions" in out] == [
         arch for arch in ARCHS if MACHINES[arch].matrix_rate
     ]
 

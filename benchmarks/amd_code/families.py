@@ -10,9 +10,10 @@ from amd_code.instructions import Counts
 from amd_code.objects import Kernel
 
 NAME = re.compile(r"(?:void )?(?:\w+::|\(anonymous namespace\)::)*(\w+?)(?:_kernel)?(?:<(.*)>)?(?:\(|$)")
-DTYPES = {"float": "float32", "f16": "float16", "bf16": "bfloat16"}
+SOURCE = re.compile(r"rocforge_(.*?)(?:_kernel)?_\d+$")  # of a CMake target
+DTYPES = {"float": "float32", "double": "float64", "f16": "float16", "bf16": "bfloat16"}
 
-# Kernels of sources that use matrix instructions, which do without.
+# Families of sources that use matrix instructions, which do without.
 WITHOUT_MATRIX: frozenset[str] = frozenset()
 
 
@@ -20,6 +21,13 @@ WITHOUT_MATRIX: frozenset[str] = frozenset()
 class Label:
     family: str  # kernels worth comparing with each other
     what: str  # which one it is: format, dtype, ...
+
+    @property
+    def decodes_rows(self) -> bool:
+        return self.family.startswith("decode_rows, ")
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.what}".rstrip()
 
 
 def label(kernel: Kernel) -> Label:
@@ -30,7 +38,9 @@ def label(kernel: Kernel) -> Label:
     arguments = [re.sub(r"\(.*\)|.*::", "", argument) for argument in (match[2] or "").split(", ")]
     if match[1] == "decode_rows":
         return decode_rows_label(kernel, *arguments)
-    return Label(match[1], " ".join(DTYPES.get(argument, argument) for argument in arguments))
+    source = SOURCE.match(kernel.target)
+    family = match[1] if not source else source[1] if match[1] in source[1] else f"{source[1]}: {match[1]}"
+    return Label(family, " ".join(DTYPES.get(argument, argument) for argument in arguments))
 
 
 def decode_rows_label(kernel: Kernel, format: str, out: str, one_row: str) -> Label:
@@ -41,7 +51,7 @@ def decode_rows_label(kernel: Kernel, format: str, out: str, one_row: str) -> La
 
 def bytes_moved(label: Label, path: Counts, wave: int, packed_bits: Callable[[str], float]) -> float:
     """Bytes that one wave brings from memory and back on its path; `packed_bits`: of a weight, by format."""
-    if label.family.startswith("decode_rows"):
+    if label.decodes_rows:
         # Lanes read their scales together: what comes from memory is the packed bytes, once.
         format, dtype = label.what.split()
         stored = wave * sum(path.stores)
