@@ -130,8 +130,8 @@ def problems(row: Row) -> Iterator[str]:
     kernel, path = row.kernel, row.path
     if kernel.scratch or path.scratch:
         yield f"{kernel.scratch} bytes of scratch"
-    if kernel.spills:
-        yield f"{kernel.spills} registers spilled"
+    if kernel.vector_spills or kernel.scalar_spills:
+        yield f"{kernel.vector_spills} vector and {kernel.scalar_spills} scalar registers spilled"
     expects_matrix = uses_matrix(kernel) and row.label.family not in families.WITHOUT_MATRIX
     if row.machine.matrix_rate and expects_matrix and not path.matrix:
         yield "no matrix instructions"
@@ -146,7 +146,7 @@ def line(row: Row) -> str:
     bound = f"{kind} 100 %" if row.slots <= 1 else f"vector: {kind} {100 / row.slots:.0f} %"
     return (
         f"  {row.label.what:24}{kernel.vgpr:5}{kernel.agpr:5}{kernel.sgpr:5}{kernel.lds:7}{kernel.scratch:8}"
-        f"{kernel.spills:6}{row.waves:6} {'loop' if row.loop else '':4}{path.matrix:5}{path.vector:5}{path.lds:5}"
+        f"{kernel.vector_spills + kernel.scalar_spills:6}{row.waves:6} {'loop' if row.loop else '':4}{path.matrix:5}{path.vector:5}{path.lds:5}"
         f"{len(path.loads) + len(path.stores):5}{max(path.loads, default=0):5}{stores:>6}{row.bytes:7.0f}"
         f"{row.slots:7.0%}  {bound}"
     )

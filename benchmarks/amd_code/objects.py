@@ -25,7 +25,8 @@ class Kernel:
     sgpr: int
     lds: int  # bytes a workgroup, known at compile time
     scratch: int  # bytes a lane
-    spills: int  # registers
+    vector_spills: int  # registers: these go to scratch
+    scalar_spills: int  # these to lanes of vector registers, or to scratch as well
     wave: int  # lanes
     threads: int  # of the largest workgroup
     code: list[str]  # lines of the disassembly
@@ -84,7 +85,8 @@ def kernels(file: Path) -> Iterator[Kernel]:
                 sgpr=number["sgpr_count"],
                 lds=number["group_segment_fixed_size"],
                 scratch=number["private_segment_fixed_size"],
-                spills=number["vgpr_spill_count"] + number["sgpr_spill_count"],
+                vector_spills=number["vgpr_spill_count"],
+                scalar_spills=number["sgpr_spill_count"],
                 wave=number["wavefront_size"],
                 threads=number["max_flat_workgroup_size"],
                 code=code[symbol],
