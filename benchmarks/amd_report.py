@@ -141,12 +141,13 @@ def problems(row: Row) -> Iterator[str]:
 
 def line(row: Row) -> str:
     kernel, path = row.kernel, row.path
+    spills = kernel.vector_spills + kernel.scalar_spills
     stores = "-".join(map(str, sorted({min(path.stores), max(path.stores)}))) if path.stores else ""
     kind = "matrix" if path.matrix else "memory"
     bound = f"{kind} 100 %" if row.slots <= 1 else f"vector: {kind} {100 / row.slots:.0f} %"
     return (
         f"  {row.label.what:24}{kernel.vgpr:5}{kernel.agpr:5}{kernel.sgpr:5}{kernel.lds:7}{kernel.scratch:8}"
-        f"{kernel.vector_spills + kernel.scalar_spills:6}{row.waves:6} {'loop' if row.loop else '':4}{path.matrix:5}{path.vector:5}{path.lds:5}"
+        f"{spills:6}{row.waves:6} {'loop' if row.loop else '':4}{path.matrix:5}{path.vector:5}{path.lds:5}"
         f"{len(path.loads) + len(path.stores):5}{max(path.loads, default=0):5}{stores:>6}{row.bytes:7.0f}"
         f"{row.slots:7.0%}  {bound}"
     )
