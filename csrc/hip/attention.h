@@ -54,6 +54,7 @@ struct Attention {
 };
 
 // Keys shared out between workgroups, and what each of them leaves for the combination.
+inline constexpr int kMostSplits = 512;
 struct Splits {
   int count;     // 1: the workgroups write the result themselves
   float *outs;   // [count, batch, heads, rows, value_dim] not yet divided by the sum

@@ -6,20 +6,26 @@ namespace {
 
 constexpr int kWaves = 8;  // 8 of 64 lanes is all that a workgroup may be
 
-// One workgroup a row. Wave w takes every eighth split from w on, a lane kVector values at a time.
+// One workgroup a row. The weight of each split comes first, so that the loads of the outputs wait for nothing.
 template <class T>
 __global__ void __launch_bounds__(kWaves *kWave) combine_kernel(const Attention a, const Splits splits) {
+  SHARED(float, weights, [kMostSplits]);
   SHARED(float, totals, [kWaves][256]);
   SHARED(float, states, [2][kWaves]);
   const int64_t row = blockIdx.x, rows = a.batch * a.kv_heads * a.group * a.rows;
   const int lane = lane_id(), wave = wave_id();
   const auto scale = static_cast<float>(a.exp_scale);
-  const auto peak_of = [&](int i) {
-    return splits.sums[i * rows + row] != 0 ? splits.peaks[i * rows + row] : -kInfinity;
-  };
 
-  float peak = -kInfinity;
-  for (int i = threadIdx.x; i < splits.count; i += kWaves * kWave) peak = fmaxf(peak, peak_of(i));
+  // A split without keys says so by its sum; its peak is -inf.
+  constexpr int kPieces = (kMostSplits + kWaves * kWave - 1) / (kWaves * kWave);
+  float peaks[kPieces], sums[kPieces], peak = -kInfinity;
+#pragma unroll
+  for (int p = 0; p < kPieces; ++p) {
+    const int i = threadIdx.x + p * kWaves * kWave;
+    peaks[p] = i < splits.count ? splits.peaks[i * rows + row] : -kInfinity;
+    sums[p] = i < splits.count ? splits.sums[i * rows + row] : 0;
+    peak = fmaxf(peak, peaks[p]);
+  }
   peak = reduce(peak, [](float x, float y) { return fmaxf(x, y); });
   if (lane == 0) states[0][wave] = peak;
   syncthreads();
@@ -27,23 +33,34 @@ __global__ void __launch_bounds__(kWaves *kWave) combine_kernel(const Attention 
   for (int w = 0; w < kWaves; ++w) peak = fmaxf(peak, states[0][w]);
   const float base = peak == -kInfinity ? 0 : peak;
 
+  float sum = 0;
+#pragma unroll
+  for (int p = 0; p < kPieces; ++p) {
+    const int i = threadIdx.x + p * kWaves * kWave;
+    const float weight = sums[p] == 0 ? 0 : natural_exp((peaks[p] - base) * scale);
+    sum += sums[p] * weight;
+    if (i < kMostSplits) weights[i] = weight;
+  }
+  sum = reduce(sum, [](float x, float y) { return x + y; });
+  if (lane == 0) states[1][wave] = sum;
+  syncthreads();
+
+  // Wave w takes every eighth split from w on.
   constexpr int kLaneValues = 256 / kWave;
-  float values[kLaneValues] = {}, sum = 0;
+  float values[kLaneValues] = {};
+#pragma unroll 4
   for (int i = wave; i < splits.count; i += kWaves) {
-    const float part = splits.sums[i * rows + row];
-    if (part == 0) continue;  // nothing was written there
-    const float weight = natural_exp((splits.peaks[i * rows + row] - base) * scale);
+    const float weight = weights[i];
     const float *const out = splits.outs + (i * rows + row) * a.value_dim;
-    sum += part * weight;
 #pragma unroll
     for (int j = 0; j < kLaneValues; ++j) {
       const int d = j * kWave + lane;
-      if (d < a.value_dim) values[j] += out[d] * weight;
+      // Where the weight is 0, perhaps nothing was written.
+      if (d < a.value_dim && weight != 0) values[j] += out[d] * weight;
     }
   }
 #pragma unroll
   for (int j = 0; j < kLaneValues; ++j) totals[wave][j * kWave + lane] = values[j];
-  if (lane == 0) states[1][wave] = sum;
   syncthreads();
 
   sum = 0;
@@ -62,10 +79,11 @@ __global__ void __launch_bounds__(kWaves *kWave) combine_kernel(const Attention 
 }  // namespace
 
 void launch_attention_combine(const Attention &a, const Splits &splits, void *stream) {
-  const auto rows = static_cast<unsigned>(a.batch * a.kv_heads * a.group * a.rows);
+  const int64_t rows = a.batch * a.kv_heads * a.group * a.rows;
+  if (rows > INT32_MAX) throw std::runtime_error("mqa_attention: more than 2^31 query rows over split keys");
   const auto threads = static_cast<unsigned>(kWaves * device_properties().wave_size);
   auto *const kernel = a.type == Element::kHalf ? combine_kernel<f16> : combine_kernel<bf16>;
-  launch({"mqa_attention (combine)", dim3(rows), threads, stream}, kernel, a, splits);
+  launch({"mqa_attention (combine)", dim3(static_cast<unsigned>(rows)), threads, stream}, kernel, a, splits);
 }
 
 }  // namespace rocforge::gpu

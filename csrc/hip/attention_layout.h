@@ -12,19 +12,35 @@
 
 namespace rocforge::gpu {
 
-// Rows of kDim values, a multiple of 64. The 16-byte chunks of a row change places with its number, so that the lanes
-// of an access, which touch one chunk of neighbouring rows or neighbouring chunks of one, meet different banks.
-template <class T, int kDim> struct RowsInLds {
+// Eight 16-bit values. Whole words, here and in the operands that are kept: a compiler that sees single 16-bit values
+// gives each of them a register.
+using Chunk = Vec<uint32_t, 4>;
+template <class Operand> using WordsOf = Vec<uint32_t, sizeof(Operand) / 4>;
+
+template <class T> ROCFORGE_DEVICE Chunk load_chunk(const T *p) {
+  return load<4>(reinterpret_cast<const uint32_t *>(p));
+}
+template <class T> ROCFORGE_DEVICE void store_chunk(T *p, const Chunk &chunk) {
+  store(reinterpret_cast<uint32_t *>(p), chunk);
+}
+
+// How rows of kDim values lie in LDS, so that the lanes of an access, which touch one chunk of neighbouring rows or
+// neighbouring chunks of one, meet different banks. Padding costs LDS; in exchange the places of a lane's accesses
+// differ by constants, which instructions hold, and not by registers.
+template <int kDim> struct PaddedRows {
+  static constexpr int size(int rows) { return rows * (kDim + 8); }
+  static ROCFORGE_DEVICE int at(int row, int d) { return row * (kDim + 8) + d; }
+};
+// The chunks of a row change places with its number. kDim is a multiple of 64.
+template <int kDim> struct SwizzledRows {
   static constexpr int size(int rows) { return rows * kDim; }
   static ROCFORGE_DEVICE int at(int row, int d) { return row * kDim + ((d / 8 ^ (row & 7)) * 8) + d % 8; }
 };
 
-// Columns of kKeys values: those of one d side by side, kRun of them a unit that keeps together.
-template <class T, int kKeys, int kRun> struct ColumnsInLds {
-  static_assert((kKeys & (kKeys - 1)) == 0, "a power of two");
-  static ROCFORGE_DEVICE int at(int d, int key) {
-    return d * kKeys + (((key / kRun ^ d ^ d >> 3) & (kKeys / kRun - 1)) * kRun) + key % kRun;
-  }
+// Transposed: kKeys values of one d side by side, read kRun at a time.
+template <int kKeys, int kRun> struct PaddedColumns {
+  static constexpr int size(int dims) { return dims * (kKeys + kRun); }
+  static ROCFORGE_DEVICE int at(int d, int key) { return d * (kKeys + kRun) + key; }
 };
 
 // S^T = K Q^T.
@@ -33,6 +49,7 @@ template <class M> struct ScoresAcross {
   using Sum = typename M::C;
   using Query = typename M::B;
   using Weight = typename M::B;
+  template <int kDim> using Rows = PaddedRows<kDim>;
   static constexpr bool kTransposesValues = true;
   static constexpr int kRows = M::kN, kKeys = M::kM, kDims = M::kM;  // of a product
   static constexpr int kLaneRows = 1;                                // rows whose scores a lane holds
@@ -57,30 +74,27 @@ template <class M> struct ScoresAcross {
   }
 
   struct Queries {
-    Query step[kSteps];
-  };
-  struct Keys {
-    typename M::A step[kSteps];
+    WordsOf<Query> step[kSteps];
   };
 
-  // `chunk(row, d)` gives values d .. d + 7 of a row.
-  template <class Operand, class Chunk>
-  static ROCFORGE_DEVICE void read(Operand (&steps)[kSteps], int row, int first_k, int d, Chunk chunk) {
-    constexpr int kValues = sizeof(Operand) / sizeof(T);
+  // One operand a step; `chunk(row, d)` gives values d .. d + 7 of a row.
+  template <class Words, class ReadChunk>
+  static ROCFORGE_DEVICE void read(Words (&steps)[kSteps], int row, int first_k, int d, ReadChunk chunk) {
+    constexpr int kWords = sizeof(Words) / 4;
 #pragma unroll
-    for (int c = 0; c < kValues * kSteps / 8; ++c) {
-      const Vec<T, 8> values = chunk(row, d + first_k * kSteps + 8 * c);
+    for (int c = 0; c < kWords * kSteps / 4; ++c) {
+      const Chunk words = chunk(row, d + first_k * kSteps + 8 * c);
 #pragma unroll
-      for (int j = 0; j < 8; ++j) steps[(8 * c + j) / kValues][(8 * c + j) % kValues] = values[j];
+      for (int j = 0; j < 4; ++j) steps[(4 * c + j) / kWords][(4 * c + j) % kWords] = words[j];
     }
   }
-  template <class Chunk> static ROCFORGE_DEVICE Queries queries(int row, int d, Chunk chunk) {
+  template <class ReadChunk> static ROCFORGE_DEVICE Queries queries(int row, int d, ReadChunk chunk) {
     Queries q;
     read(q.step, row + M::b_col(lane_id(), 0), M::b_k(lane_id(), 0), d, chunk);
     return q;
   }
   template <int kDim> static ROCFORGE_DEVICE Queries queries_in_lds(const T *tile, int row, int d) {
-    return queries(row, d, [&](int r, int at) { return load<8>(tile + RowsInLds<T, kDim>::at(r, at)); });
+    return queries(row, d, [&](int r, int at) { return load_chunk(tile + PaddedRows<kDim>::at(r, at)); });
   }
 
   // Adds the scores of all blocks of rows with keys 0 .. kBlocks * kKeys - 1 of the tile, over kStepDims values from d.
@@ -89,13 +103,15 @@ template <class M> struct ScoresAcross {
                                          const T *tile, int d) {
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) {
-      Keys keys;
-      read(keys.step, n * kKeys + M::a_row(lane_id(), 0), M::a_k(lane_id(), 0), d,
-           [&](int r, int at) { return load<8>(tile + RowsInLds<T, kDim>::at(r, at)); });
+      WordsOf<typename M::A> keys[kSteps];
+      read(keys, n * kKeys + M::a_row(lane_id(), 0), M::a_k(lane_id(), 0), d,
+           [&](int r, int at) { return load_chunk(tile + PaddedRows<kDim>::at(r, at)); });
 #pragma unroll
       for (int m = 0; m < kRowBlocks; ++m) {
 #pragma unroll
-        for (int s = 0; s < kSteps; ++s) scores[m][n] = mma<M>(keys.step[s], queries[m].step[s], scores[m][n]);
+        for (int s = 0; s < kSteps; ++s) {
+          scores[m][n] = mma<M>(bits_as<typename M::A>(keys[s]), bits_as<Query>(queries[m].step[s]), scores[m][n]);
+        }
       }
     }
   }
@@ -132,26 +148,32 @@ template <class M> struct ScoresAcross {
                                           const T *tile, int key) {
 #pragma unroll
     for (int n = 0; n < kBlocks; ++n) {
-      typename M::A values;
+      WordsOf<typename M::A> words;
 #pragma unroll
       for (int i = 0; i < M::kA; i += kRun) {
         const int at =
-            ColumnsInLds<T, kTileKeys, kRun>::at(n * kDims + M::a_row(lane_id(), i), key + M::a_k(lane_id(), i));
-        const auto run = load<kRun>(tile + at);
+            PaddedColumns<kTileKeys, kRun>::at(n * kDims + M::a_row(lane_id(), i), key + M::a_k(lane_id(), i));
+        const auto run = load<kRun / 2>(reinterpret_cast<const uint32_t *>(tile + at));
 #pragma unroll
-        for (int j = 0; j < kRun; ++j) values[i + j] = run[j];
+        for (int j = 0; j < kRun / 2; ++j) words[i / 2 + j] = run[j];
       }
+      const auto values = bits_as<typename M::A>(words);
 #pragma unroll
       for (int m = 0; m < kRowBlocks; ++m) outs[m][n] = mma<M>(values, weights[m], outs[m][n]);
     }
   }
 };
 
+template <class T> ROCFORGE_DEVICE uint32_t pair_of(T low, T high) {
+  return low.bits | static_cast<uint32_t>(high.bits) << 16;
+}
+
 // S = Q K^T, for mma.sync: 16 rows, 8 keys, 16 deep.
 template <class M> struct ScoresAlong {
   using T = typename M::Element;
   using Sum = typename M::C;
   using Weight = typename M::A;
+  template <int kDim> using Rows = SwizzledRows<kDim>;
   static constexpr bool kTransposesValues = false;
   static constexpr int kRows = M::kM, kKeys = M::kN, kDims = M::kN;
   static constexpr int kLaneRows = 2;
@@ -171,37 +193,24 @@ template <class M> struct ScoresAlong {
   }
 
   struct Queries {
-    typename M::A a;
+    WordsOf<typename M::A> words;
   };
   // What one load of four matrices gives: two operands that are neighbours in keys (or in d).
   struct Pair {
-    typename M::B b[2];
+    WordsOf<typename M::B> b[2];
   };
 
-  template <class Chunk> static ROCFORGE_DEVICE Queries queries(int row, int d, Chunk chunk) {
-    Queries q;
-#pragma unroll
-    for (int i = 0; i < M::kA; i += 2) {
-      const int at = d + M::a_k(lane_id(), i);
-      const Vec<T, 8> values = chunk(row + M::a_row(lane_id(), i), at / 8 * 8);
-      const int first = lane_id() % 4 * 2;
-#pragma unroll
-      for (int j = 0; j < 8; j += 2) {  // no indexing of registers by a lane's number
-        if (j == first) q.a[i] = values[j], q.a[i + 1] = values[j + 1];
-      }
-    }
-    return q;
-  }
   template <int kDim> static ROCFORGE_DEVICE Queries queries_in_lds(const T *tile, int row, int d) {
-    using Rows = RowsInLds<T, kDim>;
+    using Places = Rows<kDim>;
     Queries q;
     if constexpr (kHasMatrixLoads) {
       const int lane = lane_id();
-      q.a = bits_as<typename M::A>(load_matrices(tile + Rows::at(row + lane % 16, d + lane / 16 * 8)));
+      q.words = load_matrices(tile + Places::at(row + lane % 16, d + lane / 16 * 8));
     } else {
 #pragma unroll
-      for (int i = 0; i < M::kA; ++i) {
-        q.a[i] = tile[Rows::at(row + M::a_row(lane_id(), i), d + M::a_k(lane_id(), i))];
+      for (int i = 0; i < M::kA; i += 2) {
+        q.words[i / 2] = pair_of(tile[Places::at(row + M::a_row(lane_id(), i), d + M::a_k(lane_id(), i))],
+                                 tile[Places::at(row + M::a_row(lane_id(), i), d + M::a_k(lane_id(), i + 1))]);
       }
     }
     return q;
@@ -209,33 +218,35 @@ template <class M> struct ScoresAlong {
 
   // Keys key .. key + 15.
   template <int kDim> static ROCFORGE_DEVICE Pair keys(const T *tile, int key, int d) {
-    using Rows = RowsInLds<T, kDim>;
+    using Places = Rows<kDim>;
     Pair pair;
     if constexpr (kHasMatrixLoads) {
       const int lane = lane_id();
       const int row = key + lane % 8 + lane / 16 * 8;
-      pair = bits_as<Pair>(load_matrices(tile + Rows::at(row, d + lane / 8 % 2 * 8)));
+      pair = bits_as<Pair>(load_matrices(tile + Places::at(row, d + lane / 8 % 2 * 8)));
     } else {
 #pragma unroll
-      for (int i = 0; i < 2 * M::kB; ++i) {
-        const int n = i / M::kB, j = i % M::kB;
-        pair.b[n][j] = tile[Rows::at(key + n * 8 + M::b_col(lane_id(), j), d + M::b_k(lane_id(), j))];
+      for (int i = 0; i < 2 * M::kB; i += 2) {
+        const int n = i / M::kB, j = i % M::kB, row = key + n * 8 + M::b_col(lane_id(), j);
+        pair.b[n][j / 2] = pair_of(tile[Places::at(row, d + M::b_k(lane_id(), j))],
+                                   tile[Places::at(row, d + M::b_k(lane_id(), j + 1))]);
       }
     }
     return pair;
   }
   // Values of dims d .. d + 15 and keys key .. key + 15.
   template <int kDim> static ROCFORGE_DEVICE Pair values(const T *tile, int key, int d) {
-    using Rows = RowsInLds<T, kDim>;
+    using Places = Rows<kDim>;
     Pair pair;
     if constexpr (kHasMatrixLoads) {
       const int lane = lane_id();
-      pair = bits_as<Pair>(load_matrices_transposed(tile + Rows::at(key + lane % 16, d + lane / 16 * 8)));
+      pair = bits_as<Pair>(load_matrices_transposed(tile + Places::at(key + lane % 16, d + lane / 16 * 8)));
     } else {
 #pragma unroll
-      for (int i = 0; i < 2 * M::kB; ++i) {
-        const int n = i / M::kB, j = i % M::kB;
-        pair.b[n][j] = tile[Rows::at(key + M::b_k(lane_id(), j), d + n * 8 + M::b_col(lane_id(), j))];
+      for (int i = 0; i < 2 * M::kB; i += 2) {
+        const int n = i / M::kB, j = i % M::kB, at = d + n * 8 + M::b_col(lane_id(), j);
+        pair.b[n][j / 2] = pair_of(tile[Places::at(key + M::b_k(lane_id(), j), at)],
+                                   tile[Places::at(key + M::b_k(lane_id(), j + 1), at)]);
       }
     }
     return pair;
@@ -249,8 +260,9 @@ template <class M> struct ScoresAlong {
       const Pair pair = keys<kDim>(tile, n * kKeys, d);
 #pragma unroll
       for (int m = 0; m < kRowBlocks; ++m) {
-        scores[m][n] = mma<M>(queries[m].a, pair.b[0], scores[m][n]);
-        scores[m][n + 1] = mma<M>(queries[m].a, pair.b[1], scores[m][n + 1]);
+        const auto q = bits_as<typename M::A>(queries[m].words);
+        scores[m][n] = mma<M>(q, bits_as<typename M::B>(pair.b[0]), scores[m][n]);
+        scores[m][n + 1] = mma<M>(q, bits_as<typename M::B>(pair.b[1]), scores[m][n + 1]);
       }
     }
   }
@@ -271,8 +283,8 @@ template <class M> struct ScoresAlong {
       const Pair pair = values<kDim>(tile, key, n * kDims);
 #pragma unroll
       for (int m = 0; m < kRowBlocks; ++m) {
-        outs[m][n] = mma<M>(weights[m], pair.b[0], outs[m][n]);
-        outs[m][n + 1] = mma<M>(weights[m], pair.b[1], outs[m][n + 1]);
+        outs[m][n] = mma<M>(weights[m], bits_as<typename M::B>(pair.b[0]), outs[m][n]);
+        outs[m][n + 1] = mma<M>(weights[m], bits_as<typename M::B>(pair.b[1]), outs[m][n + 1]);
       }
     }
   }

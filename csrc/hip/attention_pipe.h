@@ -1,7 +1,7 @@
 // Tiles of keys and values on their way from global memory to LDS, ahead of their use.
 //
 // A group of threads (the workgroup, or one wave) walks over tiles; each of its threads calls
-//     start();  then for every tile  keys_ready(), and after the scores values_ready().
+//     start();  then, for every tile  keys_ready(), and after the scores values_ready().
 // What these return may be read until the next call of the same function. They hold the barriers.
 #pragma once
 
@@ -9,31 +9,32 @@
 
 namespace rocforge::gpu {
 
-// Rows of keys or values of one head, 16-bit.
+// Rows of keys or values of one head, 16-bit. The address of a chunk is the same number in all threads plus a 32-bit
+// offset: the first lives in scalar registers, and what a thread keeps for its addresses is one register.
 template <class T> struct Source {
   const T *first;
   int64_t stride;
   int dims;
   bool aligned;
 
+  ROCFORGE_DEVICE const T *row(int64_t i) const { return first + i * stride; }
+  ROCFORGE_DEVICE uint32_t offset(int row, int d) const { return static_cast<uint32_t>(row * stride) + d; }
+
   // Values d .. d + 7 of a row, zeros where it has none.
-  ROCFORGE_DEVICE Vec<T, 8> aligned_chunk(const T *row, int d, bool valid) const {
-    return valid && d < dims ? load<8>(row + d) : Vec<T, 8>{};
+  ROCFORGE_DEVICE Chunk aligned_chunk(const T *base, uint32_t offset, int d, bool valid) const {
+    return valid && d < dims ? load_chunk(base + offset) : Chunk{};
   }
   // The same one by one. The last goes in first and is moved up by the others: nothing is indexed, and nothing
   // unrolled.
-  ROCFORGE_DEVICE Vec<T, 8> any_chunk(const T *row, int d, bool valid) const {
+  ROCFORGE_DEVICE Chunk any_chunk(const T *base, uint32_t offset, int d, bool valid) const {
     Vec<uint64_t, 2> words = {};
 #pragma unroll 1
     for (int j = 7; j >= 0; --j) {
-      const uint16_t bits = valid && d + j < dims ? row[d + j].bits : 0;
+      const uint64_t bits = valid && d + j < dims ? base[offset + j].bits : 0;
       words[1] = words[1] << 16 | words[0] >> 48;
       words[0] = words[0] << 16 | bits;
     }
-    return bits_as<Vec<T, 8>>(words);
-  }
-  ROCFORGE_DEVICE Vec<T, 8> chunk(const T *row, int d, bool valid) const {
-    return aligned ? aligned_chunk(row, d, valid) : any_chunk(row, d, valid);
+    return bits_as<Chunk>(words);
   }
 };
 
@@ -67,7 +68,7 @@ template <bool kWholeWorkgroup> ROCFORGE_DEVICE void sync_group() {
 template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWholeWorkgroup> class AsyncPipe {
   using T = typename Layout::T;
   using Copy = TileCopy<T, kDim, kKeys, kThreads>;
-  using Rows = RowsInLds<T, kDim>;
+  using Rows = typename Layout::template Rows<kDim>;
   static constexpr int kTile = Rows::size(kKeys);
 
  public:
@@ -77,8 +78,11 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
       : lds_(lds), keys_(keys), values_(values), walk_(walk), thread_(thread) {}
 
   ROCFORGE_DEVICE void start() {
+#pragma unroll 1
     for (int i = 0; i < kStages - 1; ++i) fetch();
   }
+  // Room for one tile of keys and values that is not used before the first keys_ready().
+  ROCFORGE_DEVICE T *spare() { return lds_ + (kStages - 1) * 2 * kTile; }
   ROCFORGE_DEVICE const T *keys_ready() {
     copies_arrived<kStages - 2>();
     sync_group<kWholeWorkgroup>();
@@ -105,18 +109,23 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
   ROCFORGE_DEVICE void copy(T *tile, const Source<T> &source, int64_t key) {
     const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
     const int left = walk_.keys_left(key, kKeys);
-    const T *const from = source.first + key * source.stride;
+    const uint32_t offset = source.offset(first_row, d);
     if (source.aligned) {
+      const int rows = d < source.dims ? left : 0;
+      const int64_t step = Copy::kRowStep * source.stride;
+      const T *from = source.row(key) + offset;
 #pragma unroll
       for (int i = 0; i < Copy::kItems; ++i) {
         const int row = first_row + i * Copy::kRowStep;
-        const bool valid = row < left && d < source.dims;
-        copy_async(tile + Rows::at(row, d), valid ? from + row * source.stride + d : source.first, valid);
+        copy_async(tile + Rows::at(row, d), from, row < rows);
+        from += step;
       }
     } else {
+#pragma unroll 1
       for (int i = 0; i < Copy::kItems; ++i) {
-        const int row = first_row + i * Copy::kRowStep;
-        store(tile + Rows::at(row, d), source.any_chunk(from + row * source.stride, d, row < left));
+        const int step = i * Copy::kRowStep;
+        const Chunk chunk = source.any_chunk(source.row(key + step), offset, d, first_row + step < left);
+        store_chunk(tile + Rows::at(first_row + step, d), chunk);
       }
     }
   }
@@ -133,14 +142,18 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
 template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup> class StagedPipe {
   using T = typename Layout::T;
   using Copy = TileCopy<T, kDim, kKeys, kThreads>;
-  using Rows = RowsInLds<T, kDim>;
+  using Rows = typename Layout::template Rows<kDim>;
   static constexpr int kRun = Layout::kRun;
-  using Columns = ColumnsInLds<T, kKeys, kRun>;
-  static constexpr int kUnits = kKeys / kRun * Copy::kChunks;  // kRun keys by 8 values of d
+  using Columns = PaddedColumns<kKeys, kRun>;
+  // Units of kRun keys by 8 values of d. Four neighbouring lanes read 64 bytes of a row; the next ones are kRun keys
+  // further, so that their writes to LDS are side by side.
+  static constexpr int kKeyUnits = kKeys / kRun, kUnits = kKeyUnits * Copy::kChunks;
+  static ROCFORGE_DEVICE int key_of(int unit) { return unit / 4 % kKeyUnits * kRun; }
+  static ROCFORGE_DEVICE int d_of(int unit) { return (unit / (4 * kKeyUnits) * 4 + unit % 4) * 8; }
   static constexpr int kUnitsOfThread = (kUnits + kThreads - 1) / kThreads;
 
  public:
-  static constexpr int kSize = 2 * Rows::size(kKeys);  // in values
+  static constexpr int kSize = Rows::size(kKeys) + Columns::size(kDim);  // in values
 
   ROCFORGE_DEVICE StagedPipe(T *lds, const Source<T> &keys, const Source<T> &values, const Walk &walk, int thread)
       : key_tile_(lds),
@@ -155,7 +168,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
     const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
 #pragma unroll
     for (int i = 0; i < Copy::kItems; ++i) {
-      store(key_tile_ + Rows::at(first_row + i * Copy::kRowStep, d), key_registers_[i]);
+      store_chunk(key_tile_ + Rows::at(first_row + i * Copy::kRowStep, d), key_registers_[i]);
     }
     sync_group<kWholeWorkgroup>();
     fetch_values();
@@ -164,14 +177,17 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   ROCFORGE_DEVICE const T *values_ready() {
 #pragma unroll
     for (int u = 0; u < kUnitsOfThread; ++u) {
-      const int unit = thread_ + u * kThreads, key = unit / Copy::kChunks * kRun, d = unit % Copy::kChunks * 8;
+      const int unit = thread_ + u * kThreads, key = key_of(unit), d = d_of(unit);
       if (kUnits % kThreads != 0 && unit >= kUnits) break;
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
-        Vec<T, kRun> run;
+        Vec<uint32_t, kRun / 2> run;
 #pragma unroll
-        for (int k = 0; k < kRun; ++k) run[k] = value_registers_[u][k][j];
-        store(value_tile_ + Columns::at(d + j, key), run);
+        for (int k = 0; k < kRun; k += 2) {
+          const uint32_t low = value_registers_[u][k][j / 2], high = value_registers_[u][k + 1][j / 2];
+          run[k / 2] = j % 2 == 0 ? (low & 0xffff) | high << 16 : low >> 16 | (high & 0xffff0000);
+        }
+        store(reinterpret_cast<uint32_t *>(value_tile_ + Columns::at(d + j, key)), run);
       }
     }
     sync_group<kWholeWorkgroup>();
@@ -185,40 +201,40 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   ROCFORGE_DEVICE void fetch_keys() {
     if (tile_ >= walk_.tiles) return;
     if (keys_.aligned) {
-      fetch_keys([&](const T *row, int d, bool valid) { return keys_.aligned_chunk(row, d, valid); });
+      fetch_keys([&](auto... chunk) { return keys_.aligned_chunk(chunk...); });
     } else {
-      fetch_keys([&](const T *row, int d, bool valid) { return keys_.any_chunk(row, d, valid); });
+      fetch_keys([&](auto... chunk) { return keys_.any_chunk(chunk...); });
     }
   }
-  template <class Chunk> ROCFORGE_DEVICE void fetch_keys(Chunk chunk) {
+  template <class ReadChunk> ROCFORGE_DEVICE void fetch_keys(ReadChunk read) {
     const int64_t key = walk_.key<kKeys>(tile_);
     const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
     const int left = walk_.keys_left(key, kKeys);
-    const T *const from = keys_.first + key * keys_.stride;
+    const uint32_t offset = keys_.offset(first_row, d);
 #pragma unroll
     for (int i = 0; i < Copy::kItems; ++i) {
-      const int row = first_row + i * Copy::kRowStep;
-      key_registers_[i] = chunk(from + row * keys_.stride, d, row < left);
+      const int step = i * Copy::kRowStep;
+      key_registers_[i] = read(keys_.row(key + step), offset, d, first_row + step < left);
     }
   }
   ROCFORGE_DEVICE void fetch_values() {
     if (values_.aligned) {
-      fetch_values([&](const T *row, int d, bool valid) { return values_.aligned_chunk(row, d, valid); });
+      fetch_values([&](auto... chunk) { return values_.aligned_chunk(chunk...); });
     } else {
-      fetch_values([&](const T *row, int d, bool valid) { return values_.any_chunk(row, d, valid); });
+      fetch_values([&](auto... chunk) { return values_.any_chunk(chunk...); });
     }
   }
-  template <class Chunk> ROCFORGE_DEVICE void fetch_values(Chunk chunk) {
+  template <class ReadChunk> ROCFORGE_DEVICE void fetch_values(ReadChunk read) {
     const int64_t key = walk_.key<kKeys>(tile_);
     const int left = walk_.keys_left(key, kKeys);
-    const T *const from = values_.first + key * values_.stride;
 #pragma unroll
     for (int u = 0; u < kUnitsOfThread; ++u) {
-      const int unit = thread_ + u * kThreads, row = unit / Copy::kChunks * kRun, d = unit % Copy::kChunks * 8;
+      const int unit = thread_ + u * kThreads, row = key_of(unit), d = d_of(unit);
       if (kUnits % kThreads != 0 && unit >= kUnits) break;
+      const uint32_t offset = values_.offset(row, d);
 #pragma unroll
       for (int k = 0; k < kRun; ++k) {
-        value_registers_[u][k] = chunk(from + (row + k) * values_.stride, d, row + k < left);
+        value_registers_[u][k] = read(values_.row(key + k), offset, d, row + k < left);
       }
     }
   }
@@ -228,8 +244,8 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   const Walk &walk_;
   const int thread_;
   int tile_ = 0;
-  Vec<T, 8> key_registers_[Copy::kItems];
-  Vec<T, 8> value_registers_[kUnitsOfThread][kRun];
+  Chunk key_registers_[Copy::kItems];
+  Chunk value_registers_[kUnitsOfThread][kRun];
 };
 
 }  // namespace rocforge::gpu

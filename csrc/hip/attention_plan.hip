@@ -30,7 +30,9 @@ AttentionPlan plan_attention(const Attention &a) {
   const DeviceProperties device = device_properties();
   const int dim = padded_dim(a);
   const bool half = a.type == Element::kHalf || a.type == Element::kBFloat16;
-  const bool fits = a.head_dim <= 256 && a.value_dim <= 256 && prefill_tile(device.arch, dim).waves() > 0;
+  constexpr int64_t kMostStride = 1 << 25;  // the offsets within a tile have 32 bits
+  const bool fits = a.head_dim <= 256 && a.value_dim <= 256 && a.value_dim % 8 == 0 &&
+                    prefill_tile(device.arch, dim).waves() > 0 && a.key.row < kMostStride && a.value.row < kMostStride;
   if (!half || !fits) return {Path::kRows, 1};
 
   constexpr int kMostTiles = 2;  // of decode: each of them reads all keys
@@ -41,7 +43,7 @@ AttentionPlan plan_attention(const Attention &a) {
   if (a.cu_seqlens_q) return {path, 1};
 
   // As many splits as fill the device once, as long as each has a few tiles of keys.
-  constexpr int kLeastTiles = 4, kMostSplits = 512;
+  constexpr int kLeastTiles = 4;
   const AttentionTile tile = path == Path::kDecode ? decode : prefill_tile(device.arch, dim);
   const int64_t workgroups = a.batch * a.kv_heads * divide_up(rows, tile_rows(tile, device.arch));
   const int64_t room = static_cast<int64_t>(device.compute_units) * tile.occupancy / workgroups;

@@ -68,7 +68,7 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
     }
   }
 
-  // Replaces every score by change(score, slot, key in the tile).
+  // Replaces every score by change(score, slot, k), where k + lane_key() is the key in the tile: k is a constant.
   template <class Change> ROCFORGE_DEVICE void change_scores(Change change) {
 #pragma unroll
     for (int m = 0; m < kRowBlocks; ++m) {
@@ -77,11 +77,13 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
 #pragma unroll
         for (int i = 0; i < kSumSize; ++i) {
           float &x = scores_[m][n][i];
-          x = change(x, m * Layout::kLaneRows + Layout::lane_row(i), n * Layout::kKeys + Layout::key(lane_id(), i));
+          x = change(x, m * Layout::kLaneRows + Layout::lane_row(i), n * Layout::kKeys + Layout::key(0, i));
         }
       }
     }
   }
+
+  static ROCFORGE_DEVICE int lane_key() { return Layout::key(lane_id(), 0); }
 
   // Scores become weights. kFused: (x - peak) * exp_scale as one multiply-add, for |exp_scale| <= 1.
   template <bool kFused> ROCFORGE_DEVICE void softmax(float exp_scale) {
@@ -173,7 +175,7 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
     }
   }
 
-  // Stores a slot's outputs as Out to its row of `dims` values.
+  // Stores a slot's outputs as Out to its row of `dims` values, a multiple of 8.
   template <class Out> ROCFORGE_DEVICE void store_row(int slot, Out *row, int dims) const {
     constexpr int kRun = Layout::kOutRun, kLaneRowValues = kSumSize / Layout::kLaneRows;
     const int m = slot / Layout::kLaneRows, lane_row = slot % Layout::kLaneRows;
@@ -182,18 +184,13 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
 #pragma unroll
       for (int i = 0; i < kLaneRowValues; i += kRun) {
         const int first = lane_row * kLaneRowValues + i, d = n * Layout::kDims + Layout::dim(lane_id(), first);
-        float values[kRun];
-#pragma unroll
-        for (int j = 0; j < kRun; ++j) values[j] = outs_[m][n][first + j];
-        if (kRun > 1 && dims % kRun == 0) {
-          if constexpr (kRun > 1) {
-            if (d < dims) store(row + d, convert<Out>(values));
-          }
+        if constexpr (kRun == 1) {
+          if (d < dims) row[d] = from_float<Out>(outs_[m][n][first]);
         } else {
+          float values[kRun];
 #pragma unroll
-          for (int j = 0; j < kRun; ++j) {
-            if (d + j < dims) row[d + j] = from_float<Out>(values[j]);
-          }
+          for (int j = 0; j < kRun; ++j) values[j] = outs_[m][n][first + j];
+          if (d < dims) store(row + d, convert<Out>(values));
         }
       }
     }
@@ -203,7 +200,16 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
   ROCFORGE_DEVICE float sum(int s) const { return sum_[s]; }
 
   // For kernels that keep them in registers.
-  template <class Chunk> ROCFORGE_DEVICE void load_queries(int first_row, Chunk chunk) {
+  ROCFORGE_DEVICE void load_queries_from_lds(const T *tile) {
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+#pragma unroll
+      for (int m = 0; m < kRowBlocks; ++m) {
+        queries_[c][m] = Layout::template queries_in_lds<kDim>(tile, m * Layout::kRows, c * Layout::kStepDims);
+      }
+    }
+  }
+  template <class ReadChunk> ROCFORGE_DEVICE void load_queries(int first_row, ReadChunk chunk) {
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
 #pragma unroll
@@ -254,7 +260,25 @@ template <class T, int kDim, Path kPath> struct AttentionKernel {
       std::conditional_t<Layout::kTransposesValues, StagedPipe<Layout, kDim, kTile.keys, kGroupThreads, kShared>,
                          AsyncPipe<Layout, kDim, kTile.keys, kTile.stages, kGroupThreads, kShared>>;
   using Rows = WaveRows<T, kDim, kTile.row_blocks, kTile.keys, kTile.query_in_lds>;
+  static constexpr int kQueryTile = kTile.query_in_lds ? Layout::template Rows<kDim>::size(kRows) : 0;  // in values
+  static_assert(kRows == tile_rows(kTile, kArch) &&
+                    (kQueryTile + kTile.key_waves * Pipe::kSize) * sizeof(T) <= attention_lds_bytes(kTile, kArch, kDim),
+                "tiles.h, for the host, says the same as the layouts");
 };
+
+// What an element of the mask adds.
+ROCFORGE_DEVICE float bias(bool keep) { return keep ? 0 : -kInfinity; }
+template <class T> ROCFORGE_DEVICE float bias(T number) { return to_float(number); }
+
+template <class T, class Use> ROCFORGE_DEVICE void with_mask_type(const Mask &mask, Use use) {
+  if (mask.type == Element::kBool) {
+    use(static_cast<const bool *>(mask.data));
+  } else if (mask.type == Element::kFloat) {
+    use(static_cast<const float *>(mask.data));
+  } else {
+    use(static_cast<const T *>(mask.data));
+  }
+}
 
 template <class T>
 ROCFORGE_DEVICE Source<T> source(const Heads &h, int64_t batch, int64_t head, int64_t row, int dims) {
@@ -262,16 +286,19 @@ ROCFORGE_DEVICE Source<T> source(const Heads &h, int64_t batch, int64_t head, in
 }
 
 template <class T, int kDim, Path kPath, bool kPlain>
-ROCFORGE_DEVICE void attention(const Attention &a, int64_t tiles, const Splits &splits) {
+ROCFORGE_DEVICE void attention(const Attention &a, uint32_t tiles, const Splits &splits) {
   using K = AttentionKernel<T, kDim, kPath>;
   using Rows = typename K::Rows;
+  using QueryTile = typename K::Layout::template Rows<kDim>;
   constexpr AttentionTile kTile = K::kTile;
-  int64_t item = blockIdx.x;
-  const int split = splits.count == 1 ? 0 : static_cast<int>(item % splits.count);
+  // Workgroups are numbered by batch row, head, tile of rows (those with the most keys first) and split.
+  const auto kv_heads = static_cast<uint32_t>(a.kv_heads);
+  uint32_t item = blockIdx.x;
+  const int split = item % splits.count;
   item /= splits.count;
-  const int64_t tile_number = tiles - 1 - item % tiles;  // those with the most keys first
+  const uint32_t tile_number = tiles - 1 - item % tiles;
   item /= tiles;
-  const int64_t kv_head = item % a.kv_heads, batch = item / a.kv_heads;
+  const uint32_t kv_head = item % kv_heads, batch = item / kv_heads;
   const RowTile tile = row_tile(a, batch, kv_head, tile_number, K::kRows);
   if (tile.rows <= 0) return;
   const Sequence &sequence = tile.sequence;
@@ -285,15 +312,20 @@ ROCFORGE_DEVICE void attention(const Attention &a, int64_t tiles, const Splits &
   const auto query_of = [&](int r) { return (tile.first_head + r) / a.group; };
   const auto head_of = [&](int r) { return tile.kv_head * a.group + (tile.first_head + r) % a.group; };
   const Source<T> queries = source<T>(a.query, sequence.batch, 0, sequence.query_begin + tile.first_query, a.head_dim);
-  const auto query_chunk = [&](int r, int d) {
-    const bool valid = r < tile.rows;
-    const int64_t offset = valid ? head_of(r) * a.query.head + query_of(r) * a.query.row : 0;
-    return queries.chunk(queries.first + offset, d, valid);
+  const auto with_query_chunks = [&](auto use) {  // use(chunk), where chunk(r, d) is values d .. d + 7
+    const auto row_pointer = [&](int r) {
+      return queries.first + (r < tile.rows ? head_of(r) * a.query.head + query_of(r) * a.query.row : 0);
+    };
+    if (queries.aligned) {
+      use([&](int r, int d) { return queries.aligned_chunk(row_pointer(r), d, d, r < tile.rows); });
+    } else {
+      use([&](int r, int d) { return queries.any_chunk(row_pointer(r), d, d, r < tile.rows); });
+    }
   };
 
   T *const lds = dynamic_lds<T>();
-  T *const query_tile = lds;
-  T *const pipe_tiles = lds + (kTile.query_in_lds ? K::kRows * kDim : 0) + key_wave * K::Pipe::kSize;
+  T *query_tile = lds;
+  T *const pipe_tiles = lds + K::kQueryTile + key_wave * K::Pipe::kSize;
 
   Walk walk;
   walk.begin = keys.begin + key_wave * kTile.keys, walk.end = keys.end;
@@ -306,14 +338,22 @@ ROCFORGE_DEVICE void attention(const Attention &a, int64_t tiles, const Splits &
 
   Rows rows;
   rows.clear();
-  if constexpr (kTile.query_in_lds) {
-    for (int i = threadIdx.x; i < K::kRows * kDim / 8; i += kThreads<kPath, kDim>) {
-      const int r = i / (kDim / 8), d = i % (kDim / 8) * 8;
-      store(query_tile + RowsInLds<T, kDim>::at(r, d), query_chunk(r, d));
-    }
-    syncthreads();
+  constexpr bool kKeepsQueries = K::kQueryTile == 0, kFromMemory = kKeepsQueries && K::Layout::kTransposesValues;
+  if constexpr (kFromMemory) {
+    with_query_chunks([&](auto chunk) { rows.load_queries(first_row, chunk); });
   } else {
-    rows.load_queries(first_row, query_chunk);
+    // Where each wave keeps all queries, it gets them through LDS of its own.
+    constexpr int kCopies = kKeepsQueries ? kWave : kThreads<kPath, kDim>;
+    if constexpr (kKeepsQueries) query_tile = pipe.spare();
+    with_query_chunks([&](auto chunk) {
+#pragma unroll 4
+      for (int i = threadIdx.x % kCopies; i < K::kRows * kDim / 8; i += kCopies) {
+        const int r = i / (kDim / 8), d = i % (kDim / 8) * 8;
+        store_chunk(query_tile + QueryTile::at(r, d), chunk(r, d));
+      }
+    });
+    sync_group<!kKeepsQueries>();
+    if constexpr (kKeepsQueries) rows.load_queries_from_lds(query_tile);
   }
 
   const float logit_scale = static_cast<float>(a.logit_scale), softcap = static_cast<float>(a.softcap);
@@ -334,31 +374,42 @@ ROCFORGE_DEVICE void attention(const Attention &a, int64_t tiles, const Splits &
     const T *const key_tile = pipe.keys_ready();
     rows.score(query_tile, first_row, key_tile);
     if constexpr (!kPlain) {
+      int ahead[Rows::kSlots];  // of the lane's first key
+#pragma unroll
+      for (int s = 0; s < Rows::kSlots; ++s) {
+        ahead[s] = static_cast<int>(rule.position(tile.first_query + query[s]) - key) - Rows::lane_key();
+      }
       rows.change_scores([&](float x, int s, int k) {
         x *= logit_scale;
         if (softcap != 0) x = softcap * (1 - 2 / (fast_exp2(x * (2 * kLog2E / softcap)) + 1));
-        if (a.alibi.data)
-          x -= slope[s] * fabsf(static_cast<float>(rule.position(tile.first_query + query[s]) - key - k));
+        if (a.alibi.data) x -= slope[s] * fabsf(static_cast<float>(ahead[s] - k));
         return x;
       });
       if (a.mask.data) {
-        const int left = walk.keys_left(key, kTile.keys);
-        rows.change_scores([&](float x, int s, int k) {
-          return k < left ? x + number<float>(a.mask.data, a.mask.type, mask_start[s] + (key + k) * a.mask.key) : x;
+        const int left = walk.keys_left(key, kTile.keys) - Rows::lane_key();
+        int64_t row[Rows::kSlots];
+#pragma unroll
+        for (int s = 0; s < Rows::kSlots; ++s) row[s] = opaque(mask_start[s] + (key + Rows::lane_key()) * a.mask.key);
+        with_mask_type<T>(a.mask, [&](const auto *mask) {
+          rows.change_scores(
+              [&](float x, int s, int k) { return k < left ? x + bias(mask[row[s] + k * a.mask.key]) : x; });
         });
       }
     }
     const KeyRange tile_keys{key, key + kTile.keys};
     if (tile_keys.end > keys.end || !rule.all_visible(tile.first_query, tile.last_query, tile_keys)) {
-      int first[Rows::kSlots], end[Rows::kSlots];
+      int first[Rows::kSlots];
+      uint32_t count[Rows::kSlots];
 #pragma unroll
       for (int s = 0; s < Rows::kSlots; ++s) {
         const KeyRange visible = rule.visible(tile.first_query + query[s]);
         const int64_t last = visible.end < keys.end ? visible.end : keys.end;
         first[s] = static_cast<int>(clamp(visible.begin - key, 0, kTile.keys));
-        end[s] = static_cast<int>(clamp(last - key, 0, kTile.keys));
+        count[s] = static_cast<uint32_t>(clamp(last - key, first[s], kTile.keys)) - first[s];
+        first[s] -= Rows::lane_key();
       }
-      rows.change_scores([&](float x, int s, int k) { return first[s] <= k && k < end[s] ? x : -kInfinity; });
+      rows.change_scores(
+          [&](float x, int s, int k) { return static_cast<uint32_t>(k - first[s]) < count[s] ? x : -kInfinity; });
     }
     rows.template softmax<kPlain>(exp_scale);
     rows.accumulate(pipe.values_ready());
@@ -368,7 +419,7 @@ ROCFORGE_DEVICE void attention(const Attention &a, int64_t tiles, const Splits &
 
   if constexpr (kTile.key_waves > 1) {
     auto *const saved = dynamic_lds<float>();
-#pragma unroll
+#pragma unroll 1
     for (int half = kTile.key_waves / 2; half > 0; half /= 2) {
       syncthreads();
       if (key_wave >= half && key_wave < 2 * half) rows.save(saved + (key_wave - half) * Rows::kValues * kWave);
@@ -400,7 +451,7 @@ ROCFORGE_DEVICE void attention(const Attention &a, int64_t tiles, const Splits &
 
 template <class T, int kDim, Path kPath, bool kPlain>
 __global__ void __launch_bounds__((kThreads<kPath, kDim>), (kOccupancy<kPath, kDim>))
-    attention_kernel(const Attention a, int64_t tiles, const Splits splits) {
+    attention_kernel(const Attention a, uint32_t tiles, const Splits splits) {
   if constexpr (kHasTile<kPath, kDim>) attention<T, kDim, kPath, kPlain>(a, tiles, splits);
 }
 
@@ -416,7 +467,7 @@ template <class T, int kDim, Path kPath> void launch_tiles(const Attention &a, c
   auto *const kernel = plain ? attention_kernel<T, kDim, kPath, true> : attention_kernel<T, kDim, kPath, false>;
   launch({"mqa_attention", dim3(static_cast<unsigned>(workgroups)), static_cast<unsigned>(threads(tile, device.arch)),
           stream, attention_lds_bytes(tile, device.arch, kDim)},
-         kernel, a, tiles, splits);
+         kernel, a, static_cast<uint32_t>(tiles), splits);
 }
 
 // Instantiates what belongs to this shard.

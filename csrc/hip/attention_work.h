@@ -15,6 +15,11 @@ inline constexpr float kLog2E = 1.4426950408889634f;
 
 ROCFORGE_DEVICE int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
+// n / by, n >= 0. A 64-bit division takes a GPU some hundred instructions: only where it must be one.
+ROCFORGE_DEVICE int64_t quotient(int64_t n, uint32_t by) {
+  return n >> 32 == 0 ? static_cast<uint32_t>(n) / by : n / by;
+}
+
 // A batch row, or one of the sequences packed into it.
 struct Sequence {
   int64_t batch, query_begin, key_begin;
@@ -37,7 +42,7 @@ ROCFORGE_DEVICE Sequence packed_sequence(const Attention &a, int64_t i) {
 // Tiles of packed sequences without knowing their lengths on the host: sequence i starts at tile
 // cu_seqlens_q[i] * group / tile_rows + i. That leaves room for its last, partial tile, and some tiles unused.
 ROCFORGE_DEVICE int64_t first_tile(const Attention &a, int64_t i, int tile_rows) {
-  return clamp(a.cu_seqlens_q[i], 0, a.rows) * a.group / tile_rows + i;
+  return quotient(clamp(a.cu_seqlens_q[i], 0, a.rows) * a.group, tile_rows) + i;
 }
 ROCFORGE_DEVICE int64_t sequence_of_tile(const Attention &a, int64_t tile, int tile_rows) {
   int64_t low = 0, high = a.sequences;  // first_tile(low) <= tile < first_tile(high)
@@ -77,10 +82,10 @@ ROCFORGE_DEVICE RowTile row_tile(const Attention &a, int64_t batch, int64_t kv_h
   const int64_t first = tile * tile_rows, rows = sequence.rule.queries * a.group;
   const int64_t left = rows - first;
   const int count = left < tile_rows ? static_cast<int>(left < 0 ? 0 : left) : tile_rows;
-  const int64_t query = first / a.group;
+  const int64_t query = quotient(first, a.group);
   return {sequence, kv_head,
           query,    static_cast<int>(first - query * a.group),
-          count,    count > 0 ? (first + count - 1) / a.group : query};
+          count,    count > 0 ? quotient(first + count - 1, a.group) : query};
 }
 
 // The keys of split `i`: an even share, in whole units, and not less than a few of them.
@@ -88,7 +93,7 @@ ROCFORGE_DEVICE KeyRange share(KeyRange keys, int i, int splits, int unit) {
   constexpr int kLeastUnits = 4;
   if (splits == 1) return keys;
   const int64_t count = keys.end - keys.begin;
-  int64_t units = (count + static_cast<int64_t>(unit) * splits - 1) / (static_cast<int64_t>(unit) * splits);
+  int64_t units = quotient(count + unit * splits - 1, unit * splits);
   if (units < kLeastUnits) units = kLeastUnits;
   const int64_t begin = keys.begin + i * units * unit, end = begin + units * unit;
   return {begin, end < keys.end ? end : keys.end};

@@ -27,16 +27,21 @@ constexpr AttentionTile prefill_tile(Arch arch, int dim) {
     case Arch::gfx90a:
     case Arch::gfx942:
     case Arch::gfx950:
-      return dim <= 128 ? AttentionTile{4, 1, 2, 64, 1, false, 2} : AttentionTile{4, 1, 1, 32, 1, false, 2};
-    case Arch::gfx11:
+      return dim <= 64    ? AttentionTile{4, 1, 2, 64, 1, false, 2}
+             : dim <= 128 ? AttentionTile{4, 1, 2, 32, 1, false, 2}
+                          : AttentionTile{8, 1, 1, 32, 1, false, 1};
+    case Arch::gfx11:  // queries take twice the registers here: lanes l and l + 16 hold the same
+      return dim <= 64    ? AttentionTile{4, 1, 1, 32, 1, false, 1}
+             : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, true, 1}
+                          : AttentionTile{4, 1, 1, 16, 1, true, 1};
     case Arch::gfx12:
       return dim <= 64    ? AttentionTile{4, 1, 1, 64, 1, false, 1}
-             : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, false, 1}
-                          : AttentionTile{4, 1, 1, 32, 1, true, 1};
+             : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, true, 1}
+                          : AttentionTile{4, 1, 1, 16, 1, true, 1};
     case Arch::sm80:
       return dim <= 128 ? AttentionTile{4, 1, 2, 64, 2, true, 2} : AttentionTile{4, 1, 1, 32, 2, true, 2};
     default:
-      return dim <= 128 ? AttentionTile{2, 1, 1, 16, 1, true, 1} : AttentionTile{};
+      return dim <= 64 ? AttentionTile{2, 1, 1, 16, 1, true, 1} : AttentionTile{};
   }
 }
 
@@ -47,12 +52,17 @@ constexpr AttentionTile decode_tile(Arch arch, int dim) {
     case Arch::gfx950:
       return dim <= 128 ? AttentionTile{1, 4, 2, 16, 1, false, 1} : AttentionTile{1, 4, 1, 16, 1, false, 1};
     case Arch::gfx11:
+      return dim <= 64    ? AttentionTile{1, 4, 1, 16, 1, false, 1}
+             : dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, true, 1}
+                          : AttentionTile{1, 2, 1, 16, 1, true, 1};
     case Arch::gfx12:
-      return dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, false, 1} : AttentionTile{1, 2, 1, 16, 1, true, 1};
+      return dim <= 64    ? AttentionTile{1, 4, 1, 16, 1, false, 1}
+             : dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, true, 1}
+                          : AttentionTile{1, 2, 1, 16, 1, true, 1};
     case Arch::sm80:
       return dim <= 128 ? AttentionTile{1, 4, 2, 16, 3, false, 2} : AttentionTile{1, 2, 1, 16, 3, false, 2};
     default:
-      return dim <= 128 ? AttentionTile{1, 2, 1, 16, 1, true, 1} : AttentionTile{};
+      return dim <= 64 ? AttentionTile{1, 2, 1, 16, 1, true, 1} : AttentionTile{};
   }
 }
 
@@ -64,8 +74,12 @@ constexpr int threads(const AttentionTile &tile, Arch arch) { return tile.waves(
 // LDS for queries, keys and values (16-bit), and afterwards for half of the waves' float32 results to be merged.
 constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int dim) {
   const int lane_rows = arch == Arch::sm80 ? 2 : 1;  // rows whose scores one lane holds
-  const size_t queries = tile.query_in_lds ? tile_rows(tile, arch) * dim * 2 : 0;
-  const size_t tiles = tile.key_waves * tile.stages * 2 * tile.keys * dim * 2;
+  const int pad = arch == Arch::sm80 ? 0 : 8;        // of rows; transposed values: their run
+  const int run = arch == Arch::gfx90a || arch == Arch::gfx942 || arch == Arch::gfx950 ? 4 : 8;
+  const size_t queries = tile.query_in_lds ? tile_rows(tile, arch) * (dim + pad) * 2 : 0;
+  const size_t keys = tile.keys * (dim + pad) * 2;
+  const size_t values = arch == Arch::sm80 ? keys : dim * (tile.keys + run) * 2;
+  const size_t tiles = tile.key_waves * tile.stages * (keys + values);
   const size_t wave_results =
       tile.row_blocks * (attention_block(arch) * dim + 2 * lane_rows * wave_size(arch)) * sizeof(float);
   const size_t merged = tile.key_waves / 2 * wave_results;

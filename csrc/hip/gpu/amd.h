@@ -89,7 +89,7 @@ template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T
 // One instruction: the hardware takes any alignment.
 template <class T, int kAlign = 1> ROCFORGE_DEVICE T load_packed(const uint8_t *p) {
   T value;
-  memcpy(&value, p, sizeof value);
+  __builtin_memcpy(&value, p, sizeof value);
   return value;
 }
 
@@ -121,11 +121,11 @@ ROCFORGE_DEVICE LaneMask ballot(bool predicate) {
 // Applies a move of 32-bit registers between lanes to a value of any size.
 template <class T, class Move> ROCFORGE_DEVICE T move_words(const T &value, Move move) {
   uint32_t words[(sizeof(T) + 3) / 4] = {};
-  memcpy(words, &value, sizeof value);
+  __builtin_memcpy(words, &value, sizeof value);
 #pragma unroll
   for (uint32_t &word : words) word = move(word);
   T moved;
-  memcpy(&moved, words, sizeof moved);
+  __builtin_memcpy(&moved, words, sizeof moved);
   return moved;
 }
 template <class T> ROCFORGE_DEVICE T shuffle(const T &value, int source) {

@@ -3,6 +3,9 @@
 //                            copies_arrived and a barrier
 //   copies_issued()          ends a group of copies of this thread
 //   copies_arrived<N>()      waits until at most the N last groups of this thread are under way
+//   opaque(x)                x; the compiler no longer knows how it came about. For addresses in a loop, each of which
+//   it
+//                            would otherwise turn into a register that is kept and advanced
 //   fast_exp2(x)             2^x to about 2 ulp; 0 below 2^-126
 //   load_matrices(p)         the operand registers of four 8 x 8 matrices, row lane % 8 of matrix lane / 8 at p
 //   load_matrices_transposed
@@ -24,6 +27,11 @@ ROCFORGE_DEVICE void copy_async(void *to, const void *from, bool valid) {
 }
 ROCFORGE_DEVICE void copies_issued() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> ROCFORGE_DEVICE void copies_arrived() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+
+ROCFORGE_DEVICE int64_t opaque(int64_t x) {
+  asm volatile("" : "+l"(x));
+  return x;
+}
 
 ROCFORGE_DEVICE float fast_exp2(float x) {
   float y;
@@ -58,6 +66,13 @@ ROCFORGE_DEVICE void copy_async(void *to, const void *from, bool valid) {
 }
 ROCFORGE_DEVICE void copies_issued() {}
 template <int N> ROCFORGE_DEVICE void copies_arrived() {}
+
+ROCFORGE_DEVICE int64_t opaque(int64_t x) {
+  #if defined(__HIP_DEVICE_COMPILE__)
+  asm volatile("" : "+v"(x));
+  #endif
+  return x;
+}
 
 ROCFORGE_DEVICE float fast_exp2(float x) {
   #if defined(__HIP_DEVICE_COMPILE__)

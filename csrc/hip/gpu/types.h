@@ -76,7 +76,7 @@ template <class T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16
 template <class To, class From> ROCFORGE_DEVICE To bits_as(const From &from) {
   static_assert(sizeof(To) == sizeof(From), "bits_as keeps the size");
   To to;
-  memcpy(&to, &from, sizeof to);
+  __builtin_memcpy(&to, &from, sizeof to);  // HIP has a memcpy of its own, a loop over bytes
   return to;
 }
 
