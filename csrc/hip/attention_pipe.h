@@ -20,21 +20,25 @@ template <class T> struct Source {
   ROCFORGE_DEVICE const T *row(int64_t i) const { return first + i * stride; }
   ROCFORGE_DEVICE uint32_t offset(int row, int d) const { return static_cast<uint32_t>(row * stride) + d; }
 
-  // Values d .. d + 7 of a row, zeros where it has none.
-  ROCFORGE_DEVICE Chunk aligned_chunk(const T *base, uint32_t offset, int d, bool valid) const {
-    return valid && d < dims ? load_chunk(base + offset) : Chunk{};
+  // 2 * kWords values of a row from d on, zeros where it has none.
+  template <int kWords = 4>
+  ROCFORGE_DEVICE Vec<uint32_t, kWords> aligned_chunk(const T *base, uint32_t offset, int d, bool valid) const {
+    if (!valid || d >= dims) return {};
+    return load<kWords>(reinterpret_cast<const uint32_t *>(base + offset));
   }
   // The same one by one. The last goes in first and is moved up by the others: nothing is indexed, and nothing
   // unrolled.
-  ROCFORGE_DEVICE Chunk any_chunk(const T *base, uint32_t offset, int d, bool valid) const {
-    Vec<uint64_t, 2> words = {};
+  template <int kWords = 4>
+  ROCFORGE_DEVICE Vec<uint32_t, kWords> any_chunk(const T *base, uint32_t offset, int d, bool valid) const {
+    Vec<uint32_t, kWords> words = {};
 #pragma unroll 1
-    for (int j = 7; j >= 0; --j) {
-      const uint64_t bits = valid && d + j < dims ? base[offset + j].bits : 0;
-      words[1] = words[1] << 16 | words[0] >> 48;
+    for (int j = 2 * kWords - 1; j >= 0; --j) {
+      const uint32_t bits = valid && d + j < dims ? base[offset + j].bits : 0;
+#pragma unroll
+      for (int w = kWords - 1; w > 0; --w) words[w] = words[w] << 16 | words[w - 1] >> 16;
       words[0] = words[0] << 16 | bits;
     }
-    return bits_as<Chunk>(words);
+    return words;
   }
 };
 
@@ -107,7 +111,7 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
     fetch_stage_ = fetch_stage_ + 1 == kStages ? 0 : fetch_stage_ + 1;
   }
   ROCFORGE_DEVICE void copy(T *tile, const Source<T> &source, int64_t key) {
-    const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
+    const int thread = opaque(thread_), first_row = thread / Copy::kChunks, d = thread % Copy::kChunks * 8;
     const int left = walk_.keys_left(key, kKeys);
     const uint32_t offset = source.offset(first_row, d);
     if (source.aligned) {
@@ -145,12 +149,15 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   using Rows = typename Layout::template Rows<kDim>;
   static constexpr int kRun = Layout::kRun;
   using Columns = PaddedColumns<kKeys, kRun>;
-  // Units of kRun keys by 8 values of d. Four neighbouring lanes read 64 bytes of a row; the next ones are kRun keys
-  // further, so that their writes to LDS are side by side.
-  static constexpr int kKeyUnits = kKeys / kRun, kUnits = kKeyUnits * Copy::kChunks;
-  static ROCFORGE_DEVICE int key_of(int unit) { return unit / 4 % kKeyUnits * kRun; }
-  static ROCFORGE_DEVICE int d_of(int unit) { return (unit / (4 * kKeyUnits) * 4 + unit % 4) * 8; }
+  // Values move in units of kRun keys by kWidth values of d, 64 bytes of registers. The lanes that read 64 bytes of a
+  // row are neighbours; the next ones are kRun keys further, so that their writes to LDS are side by side.
+  static constexpr int kWidth = 32 / kRun, kNeighbours = 32 / kWidth;
+  static constexpr int kKeyUnits = kKeys / kRun, kUnits = kKeyUnits * kDim / kWidth;
   static constexpr int kUnitsOfThread = (kUnits + kThreads - 1) / kThreads;
+  static ROCFORGE_DEVICE int key_of(int unit) { return unit / kNeighbours % kKeyUnits * kRun; }
+  static ROCFORGE_DEVICE int d_of(int unit) {
+    return (unit / (kNeighbours * kKeyUnits) * kNeighbours + unit % kNeighbours) * kWidth;
+  }
 
  public:
   static constexpr int kSize = Rows::size(kKeys) + Columns::size(kDim);  // in values
@@ -165,7 +172,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
 
   ROCFORGE_DEVICE void start() { fetch_keys(); }
   ROCFORGE_DEVICE const T *keys_ready() {
-    const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
+    const int thread = opaque(thread_), first_row = thread / Copy::kChunks, d = thread % Copy::kChunks * 8;
 #pragma unroll
     for (int i = 0; i < Copy::kItems; ++i) {
       store_chunk(key_tile_ + Rows::at(first_row + i * Copy::kRowStep, d), key_registers_[i]);
@@ -177,10 +184,10 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   ROCFORGE_DEVICE const T *values_ready() {
 #pragma unroll
     for (int u = 0; u < kUnitsOfThread; ++u) {
-      const int unit = thread_ + u * kThreads, key = key_of(unit), d = d_of(unit);
+      const int unit = opaque(thread_) + u * kThreads, key = key_of(unit), d = d_of(unit);
       if (kUnits % kThreads != 0 && unit >= kUnits) break;
 #pragma unroll
-      for (int j = 0; j < 8; ++j) {
+      for (int j = 0; j < kWidth; ++j) {
         Vec<uint32_t, kRun / 2> run;
 #pragma unroll
         for (int k = 0; k < kRun; k += 2) {
@@ -208,7 +215,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   }
   template <class ReadChunk> ROCFORGE_DEVICE void fetch_keys(ReadChunk read) {
     const int64_t key = walk_.key<kKeys>(tile_);
-    const int first_row = thread_ / Copy::kChunks, d = thread_ % Copy::kChunks * 8;
+    const int thread = opaque(thread_), first_row = thread / Copy::kChunks, d = thread % Copy::kChunks * 8;
     const int left = walk_.keys_left(key, kKeys);
     const uint32_t offset = keys_.offset(first_row, d);
 #pragma unroll
@@ -219,9 +226,9 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   }
   ROCFORGE_DEVICE void fetch_values() {
     if (values_.aligned) {
-      fetch_values([&](auto... chunk) { return values_.aligned_chunk(chunk...); });
+      fetch_values([&](auto... chunk) { return values_.template aligned_chunk<kWidth / 2>(chunk...); });
     } else {
-      fetch_values([&](auto... chunk) { return values_.any_chunk(chunk...); });
+      fetch_values([&](auto... chunk) { return values_.template any_chunk<kWidth / 2>(chunk...); });
     }
   }
   template <class ReadChunk> ROCFORGE_DEVICE void fetch_values(ReadChunk read) {
@@ -229,7 +236,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
     const int left = walk_.keys_left(key, kKeys);
 #pragma unroll
     for (int u = 0; u < kUnitsOfThread; ++u) {
-      const int unit = thread_ + u * kThreads, row = key_of(unit), d = d_of(unit);
+      const int unit = opaque(thread_) + u * kThreads, row = key_of(unit), d = d_of(unit);
       if (kUnits % kThreads != 0 && unit >= kUnits) break;
       const uint32_t offset = values_.offset(row, d);
 #pragma unroll
@@ -245,7 +252,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
   const int thread_;
   int tile_ = 0;
   Chunk key_registers_[Copy::kItems];
-  Chunk value_registers_[kUnitsOfThread][kRun];
+  Vec<uint32_t, kWidth / 2> value_registers_[kUnitsOfThread][kRun];
 };
 
 }  // namespace rocforge::gpu

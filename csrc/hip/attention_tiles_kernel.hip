@@ -261,19 +261,33 @@ template <class T, int kDim, Path kPath> struct AttentionKernel {
                          AsyncPipe<Layout, kDim, kTile.keys, kTile.stages, kGroupThreads, kShared>>;
   using Rows = WaveRows<T, kDim, kTile.row_blocks, kTile.keys, kTile.query_in_lds>;
   static constexpr int kQueryTile = kTile.query_in_lds ? Layout::template Rows<kDim>::size(kRows) : 0;  // in values
+  static constexpr int kMaskWords = (kTile.keys + 31) / 32;                                             // of a row
+  static_assert(attention_lds_bytes(kTile, kArch, kDim) + 2 * kTile.key_waves * kRows * kMaskWords * sizeof(uint32_t) <=
+                    lds_bytes(kArch),
+                "the tile is too large for this architecture");
   static_assert(kRows == tile_rows(kTile, kArch) &&
                     (kQueryTile + kTile.key_waves * Pipe::kSize) * sizeof(T) <= attention_lds_bytes(kTile, kArch, kDim),
                 "tiles.h, for the host, says the same as the layouts");
 };
 
-// What an element of the mask adds.
-ROCFORGE_DEVICE float bias(bool keep) { return keep ? 0 : -kInfinity; }
-template <class T> ROCFORGE_DEVICE float bias(T number) { return to_float(number); }
+// The bool mask of a tile as bits, bits[row][key / 32], by waves `wave`, `wave` + `waves` .. of those that need it: one
+// coalesced load for 32 keys of a row. `start(row)`: where in the mask key 0 of the tile is.
+template <int kWords, class Start>
+ROCFORGE_DEVICE void pack_mask(uint32_t (*bits)[kWords], const Mask &mask, int rows, int keys, int wave, int waves,
+                               Start start) {
+  constexpr int kParts = kWave / 32;  // words that a wave packs at once
+  const int part = lane_id() / 32;
+  for (int first = wave * kParts; first < rows * kWords; first += waves * kParts) {
+    const int i = first + part, row = i / kWords, key = i % kWords * 32 + lane_id() % 32;
+    const bool wanted = i < rows * kWords;
+    const bool keep = wanted && key < keys && static_cast<const bool *>(mask.data)[start(row) + key * mask.key];
+    const auto word = static_cast<uint32_t>(ballot(keep) >> 32 * part);
+    if (wanted && lane_id() % 32 == 0) bits[row][i % kWords] = word;
+  }
+}
 
 template <class T, class Use> ROCFORGE_DEVICE void with_mask_type(const Mask &mask, Use use) {
-  if (mask.type == Element::kBool) {
-    use(static_cast<const bool *>(mask.data));
-  } else if (mask.type == Element::kFloat) {
+  if (mask.type == Element::kFloat) {
     use(static_cast<const float *>(mask.data));
   } else {
     use(static_cast<const T *>(mask.data));
@@ -369,8 +383,22 @@ ROCFORGE_DEVICE void attention(const Attention &a, uint32_t tiles, const Splits 
     mask_start[s] = mask_row(a, sequence, head_of(r), tile.first_query + query[s]);
   }
 
+  // Rows of the mask that the tile needs: one a query where all heads share them.
+  using MaskWords = uint32_t[K::kRows][K::kMaskWords];
+  SHARED(MaskWords, mask_bits, [2][kTile.key_waves]);  // one is packed while waves behind still read the other
+  const bool bool_mask = !kPlain && a.mask.data && a.mask.type == Element::kBool, one_mask_row = a.mask.head == 0;
+  const int mask_rows = one_mask_row ? query_of(tile.rows - 1) + 1 : tile.rows;
+  const auto mask_of = [&](int r) {
+    return one_mask_row ? mask_row(a, sequence, 0, tile.first_query + r)
+                        : mask_row(a, sequence, head_of(r), tile.first_query + query_of(r));
+  };
+
   for (int t = 0; t < walk.tiles; ++t) {
     const int64_t key = walk.key<kTile.keys>(t);
+    if (bool_mask) {
+      pack_mask<K::kMaskWords>(mask_bits[t % 2][key_wave], a.mask, mask_rows, walk.keys_left(key, kTile.keys), row_wave,
+                               kTile.row_waves, [&](int r) { return mask_of(r) + key * a.mask.key; });
+    }
     const T *const key_tile = pipe.keys_ready();
     rows.score(query_tile, first_row, key_tile);
     if constexpr (!kPlain) {
@@ -381,18 +409,29 @@ ROCFORGE_DEVICE void attention(const Attention &a, uint32_t tiles, const Splits 
       }
       rows.change_scores([&](float x, int s, int k) {
         x *= logit_scale;
-        if (softcap != 0) x = softcap * (1 - 2 / (fast_exp2(x * (2 * kLog2E / softcap)) + 1));
+        if (softcap != 0) x = softcap - 2 * softcap * fast_reciprocal(fast_exp2(x * (2 * kLog2E / softcap)) + 1);
         if (a.alibi.data) x -= slope[s] * fabsf(static_cast<float>(ahead[s] - k));
         return x;
       });
-      if (a.mask.data) {
+      if (bool_mask) {
+        uint32_t words[Rows::kSlots][K::kMaskWords];
+#pragma unroll
+        for (int s = 0; s < Rows::kSlots; ++s) {
+          const int r = Rows::row(first_row, s) < tile.rows ? Rows::row(first_row, s) : tile.rows - 1;
+#pragma unroll
+          for (int w = 0; w < K::kMaskWords; ++w) {
+            words[s][w] = mask_bits[t % 2][key_wave][one_mask_row ? query[s] : r][w] >> Rows::lane_key();
+          }
+        }
+        rows.change_scores([&](float x, int s, int k) { return words[s][k / 32] >> (k % 32) & 1 ? x : -kInfinity; });
+      } else if (a.mask.data) {
         const int left = walk.keys_left(key, kTile.keys) - Rows::lane_key();
         int64_t row[Rows::kSlots];
 #pragma unroll
         for (int s = 0; s < Rows::kSlots; ++s) row[s] = opaque(mask_start[s] + (key + Rows::lane_key()) * a.mask.key);
         with_mask_type<T>(a.mask, [&](const auto *mask) {
           rows.change_scores(
-              [&](float x, int s, int k) { return k < left ? x + bias(mask[row[s] + k * a.mask.key]) : x; });
+              [&](float x, int s, int k) { return k < left ? x + to_float(mask[row[s] + k * a.mask.key]) : x; });
         });
       }
     }

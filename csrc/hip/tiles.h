@@ -31,9 +31,7 @@ constexpr AttentionTile prefill_tile(Arch arch, int dim) {
              : dim <= 128 ? AttentionTile{4, 1, 2, 32, 1, false, 2}
                           : AttentionTile{8, 1, 1, 32, 1, false, 1};
     case Arch::gfx11:  // queries take twice the registers here: lanes l and l + 16 hold the same
-      return dim <= 64    ? AttentionTile{4, 1, 1, 32, 1, false, 1}
-             : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, true, 1}
-                          : AttentionTile{4, 1, 1, 16, 1, true, 1};
+      return dim <= 64 ? AttentionTile{4, 1, 1, 32, 1, false, 1} : AttentionTile{4, 1, 1, 16, 1, true, 1};
     case Arch::gfx12:
       return dim <= 64    ? AttentionTile{4, 1, 1, 64, 1, false, 1}
              : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, true, 1}
@@ -50,19 +48,16 @@ constexpr AttentionTile decode_tile(Arch arch, int dim) {
     case Arch::gfx90a:
     case Arch::gfx942:
     case Arch::gfx950:
-      return dim <= 128 ? AttentionTile{1, 4, 2, 16, 1, false, 1} : AttentionTile{1, 4, 1, 16, 1, false, 1};
+      return dim <= 128 ? AttentionTile{1, 4, 2, 16, 1, false, 1} : AttentionTile{1, 2, 1, 16, 1, false, 1};
     case Arch::gfx11:
-      return dim <= 64    ? AttentionTile{1, 4, 1, 16, 1, false, 1}
-             : dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, true, 1}
-                          : AttentionTile{1, 2, 1, 16, 1, true, 1};
     case Arch::gfx12:
       return dim <= 64    ? AttentionTile{1, 4, 1, 16, 1, false, 1}
              : dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, true, 1}
-                          : AttentionTile{1, 2, 1, 16, 1, true, 1};
+                          : prefill_tile(arch, dim);  // a wave alone has no registers for 256 values of each key
     case Arch::sm80:
       return dim <= 128 ? AttentionTile{1, 4, 2, 16, 3, false, 2} : AttentionTile{1, 2, 1, 16, 3, false, 2};
     default:
-      return dim <= 64 ? AttentionTile{1, 2, 1, 16, 1, true, 1} : AttentionTile{};
+      return prefill_tile(arch, dim);
   }
 }
 

@@ -7,6 +7,7 @@
 //   it
 //                            would otherwise turn into a register that is kept and advanced
 //   fast_exp2(x)             2^x to about 2 ulp; 0 below 2^-126
+//   fast_reciprocal(x)       1 / x to about 1 ulp
 //   load_matrices(p)         the operand registers of four 8 x 8 matrices, row lane % 8 of matrix lane / 8 at p
 //   load_matrices_transposed
 #pragma once
@@ -32,10 +33,20 @@ ROCFORGE_DEVICE int64_t opaque(int64_t x) {
   asm volatile("" : "+l"(x));
   return x;
 }
+ROCFORGE_DEVICE int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
 
 ROCFORGE_DEVICE float fast_exp2(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+ROCFORGE_DEVICE float fast_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 
@@ -67,7 +78,7 @@ ROCFORGE_DEVICE void copy_async(void *to, const void *from, bool valid) {
 ROCFORGE_DEVICE void copies_issued() {}
 template <int N> ROCFORGE_DEVICE void copies_arrived() {}
 
-ROCFORGE_DEVICE int64_t opaque(int64_t x) {
+template <class T> ROCFORGE_DEVICE T opaque(T x) {
   #if defined(__HIP_DEVICE_COMPILE__)
   asm volatile("" : "+v"(x));
   #endif
@@ -79,6 +90,14 @@ ROCFORGE_DEVICE float fast_exp2(float x) {
   return __builtin_amdgcn_exp2f(x);
   #else
   return exp2f(x);
+  #endif
+}
+
+ROCFORGE_DEVICE float fast_reciprocal(float x) {
+  #if defined(__HIP_DEVICE_COMPILE__)
+  return __builtin_amdgcn_rcpf(x);
+  #else
+  return 1 / x;
   #endif
 }
 
