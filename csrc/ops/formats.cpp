@@ -9,7 +9,8 @@
 namespace rocforge {
 namespace {
 
-using FormatColumns = std::tuple<std::vector<std::string>, std::vector<int64_t>, std::vector<int64_t>, std::vector<int64_t>>;
+using FormatColumns =
+    std::tuple<std::vector<std::string>, std::vector<int64_t>, std::vector<int64_t>, std::vector<int64_t>>;
 
 FormatColumns list_formats() {
   FormatColumns columns;

@@ -13,7 +13,8 @@ namespace rocforge {
 // Position in formats::kFormats of the format of that exact name; ValueError with the near names otherwise.
 int check_format(std::string_view name);
 
-// `packed` as rows of whole blocks: uint8 [..., row_bytes], last dimension contiguous. ValueError / TypeError otherwise.
+// `packed` as rows of whole blocks: uint8 [..., row_bytes], last dimension contiguous. ValueError / TypeError
+// otherwise.
 void check_packed(const at::Tensor &packed, const formats::FormatInfo &format);
 
 // float32 when absent; ValueError unless float32, float16 or bfloat16.

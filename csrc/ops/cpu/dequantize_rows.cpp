@@ -15,9 +15,15 @@ DecodeRow decode_row(int format, OutType out) {
   formats::visit(format, [&](auto f) {
     using Format = decltype(f);
     switch (out) {
-      case OutType::kFloat: found = decode<Format, float>; break;
-      case OutType::kHalf: found = decode<Format, HalfOut>; break;
-      case OutType::kBFloat16: found = decode<Format, BFloat16Out>; break;
+      case OutType::kFloat:
+        found = decode<Format, float>;
+        break;
+      case OutType::kHalf:
+        found = decode<Format, HalfOut>;
+        break;
+      case OutType::kBFloat16:
+        found = decode<Format, BFloat16Out>;
+        break;
     }
   });
   return found;

@@ -7,10 +7,16 @@
 
 namespace rocforge::cpu {
 
-namespace baseline { extern const Kernels kKernels; }
+namespace baseline {
+extern const Kernels kKernels;
+}
 #if defined(__x86_64__)
-namespace v3 { extern const Kernels kKernels; }
-namespace v4 { extern const Kernels kKernels; }
+namespace v3 {
+extern const Kernels kKernels;
+}
+namespace v4 {
+extern const Kernels kKernels;
+}
 #endif
 
 namespace {
@@ -23,7 +29,8 @@ struct Candidate {
 const Kernels &choose() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool runs_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const bool runs_v3 =
+      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
   const bool runs_v4 = runs_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                        __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
                        __builtin_cpu_supports("avx512vl");
