@@ -29,7 +29,8 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
   static constexpr int kSlots = kRowBlocks * Layout::kLaneRows;  // rows a lane holds scores of
   static constexpr int kScoreBlocks = kTileKeys / Layout::kKeys;
   static constexpr int kOutBlocks = kDim / Layout::kDims;
-  static constexpr int kValues = kRowBlocks * kOutBlocks * (sizeof(Sum) / 4) + 2 * kSlots;  // of a lane, for a merge
+  [[maybe_unused]] static constexpr int kValues =
+      kRowBlocks * kOutBlocks * (sizeof(Sum) / 4) + 2 * kSlots;  // of a lane, for a merge
   static constexpr int kSumSize = sizeof(Sum) / 4;
 
   // Row of the tile that slot `s` of this lane belongs to. Slot s is lane row s % kLaneRows of block s / kLaneRows.
@@ -374,13 +375,11 @@ ROCFORGE_DEVICE void attention(const Attention &a, uint32_t tiles, const Splits 
   const float exp_scale = static_cast<float>(a.exp_scale) * kLog2E;
   int query[Rows::kSlots];    // counted from the tile's first
   float slope[Rows::kSlots];  // of ALiBi
-  int64_t mask_start[Rows::kSlots];
 #pragma unroll
   for (int s = 0; s < Rows::kSlots; ++s) {
     const int r = Rows::row(first_row, s) < tile.rows ? Rows::row(first_row, s) : tile.rows - 1;
     query[s] = query_of(r);
     slope[s] = a.alibi.data ? head_number<float>(a.alibi, sequence.batch, head_of(r)) : 0;
-    mask_start[s] = mask_row(a, sequence, head_of(r), tile.first_query + query[s]);
   }
 
   // Rows of the mask that the tile needs: one a query where all heads share them.
@@ -428,7 +427,11 @@ ROCFORGE_DEVICE void attention(const Attention &a, uint32_t tiles, const Splits 
         const int left = walk.keys_left(key, kTile.keys) - Rows::lane_key();
         int64_t row[Rows::kSlots];
 #pragma unroll
-        for (int s = 0; s < Rows::kSlots; ++s) row[s] = opaque(mask_start[s] + (key + Rows::lane_key()) * a.mask.key);
+        for (int s = 0; s < Rows::kSlots; ++s) {
+          const int r = opaque(Rows::row(first_row, s));
+          row[s] = opaque(mask_row(a, sequence, head_of(r < tile.rows ? r : 0), tile.first_query + query[s]) +
+                          (key + Rows::lane_key()) * a.mask.key);
+        }
         with_mask_type<T>(a.mask, [&](const auto *mask) {
           rows.change_scores(
               [&](float x, int s, int k) { return k < left ? x + to_float(mask[row[s] + k * a.mask.key]) : x; });

@@ -39,7 +39,7 @@ constexpr AttentionTile prefill_tile(Arch arch, int dim) {
     case Arch::sm80:
       return dim <= 128 ? AttentionTile{4, 1, 2, 64, 2, true, 2} : AttentionTile{4, 1, 1, 32, 2, true, 2};
     default:
-      return dim <= 64 ? AttentionTile{2, 1, 1, 16, 1, true, 1} : AttentionTile{};
+      return dim <= 64 ? AttentionTile{4, 1, 1, 16, 1, true, 1} : AttentionTile{};
   }
 }
 
