@@ -15,6 +15,7 @@ def add_parser(commands: Any) -> None:
     )
     operators = parser.add_subparsers(title="operators", metavar="OPERATOR", required=True)
     _add_dequantize(operators)
+    _add_attention(operators)
 
 
 def _add_dequantize(operators: Any) -> None:
@@ -28,3 +29,16 @@ def _add_dequantize(operators: Any) -> None:
     )
     dequantize.add_arguments(parser)
     parser.set_defaults(run=dequantize.run)
+
+
+def _add_attention(operators: Any) -> None:
+    from rocforge_ops.bench import attention
+
+    parser = operators.add_parser(
+        "attention",
+        help="mqa_attention, prefill, decode and backward",
+        description=attention.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    attention.add_arguments(parser)
+    parser.set_defaults(run=attention.run)

@@ -124,16 +124,22 @@ template <class Acc>
 bool load_bias(const Attention &a, const RowTile &tile, KeyRange keys, Acc *out, int64_t row_step, int64_t key_step) {
   bool any = false;
   const int64_t count = keys.end - keys.begin;
+  Acc bias[kKeyTile];
   for (int r = 0; r < tile.rows; ++r) {
-    const char *row = a.mask.at(tile.sequence->batch, head_of(a, tile, r), query_of(a, tile, r),
-                                tile.sequence->key_begin + keys.begin);
-    with_type(a.mask.type, row, [&](const auto *elements) {
-      for (int64_t k = 0; k < count; ++k) {
-        const Acc bias = static_cast<Acc>(number(elements[k * a.mask.column]));
-        out[r * row_step + k * key_step] = bias;
-        any |= bias != -kInfinity<Acc>;
-      }
-    });
+    const bool same_as_last = r > 0 && a.mask.head == 0 && query_of(a, tile, r) == query_of(a, tile, r - 1);
+    if (!same_as_last) {
+      const char *row = a.mask.at(tile.sequence->batch, head_of(a, tile, r), query_of(a, tile, r),
+                                  tile.sequence->key_begin + keys.begin);
+      with_type(a.mask.type, row, [&](const auto *elements) {
+        if (a.mask.column == 1) {
+          to_numbers(elements, count, bias);
+        } else {
+          for (int64_t k = 0; k < count; ++k) bias[k] = static_cast<Acc>(number(elements[k * a.mask.column]));
+        }
+      });
+      for (int64_t k = 0; k < count; ++k) any |= bias[k] != -kInfinity<Acc>;
+    }
+    for (int64_t k = 0; k < count; ++k) out[r * row_step + k * key_step] = bias[k];
   }
   return any;
 }
