@@ -9,6 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 import rocforge_ops as rf
 
+pytestmark = pytest.mark.usefixtures("gradient_device")
+
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
 
