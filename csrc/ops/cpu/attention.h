@@ -24,12 +24,13 @@ struct View {
   }
 };
 
-// A number per query row of the [batch, query_heads, query_length] tensors, float or double (Acc) unless said.
+// What backward keeps of each query row: Acc [batch, query_heads, query_length] each. A weight is
+// exp(logit - base) * inverse_sum.
 struct RowNumbers {
-  void *base;         // largest logit, in units of Attention::... before the deferred scale; +inf where no key is seen
-  void *inverse_sum;  // of exp(logit - base) over the keys and the sink
-  void *delta;        // grad_out . out - grad_lse
-  void *sink;         // the row's share of the sink's gradient
+  void *base;  // +inf where no key is seen
+  void *inverse_sum;
+  void *delta;  // grad_out . out - grad_lse
+  void *sink;   // the row's share of the sink's gradient
 };
 
 struct Attention {
@@ -63,8 +64,7 @@ struct Sequence {
   AttentionRule rule;
 };
 
-// Query rows of one KV head, all heads of its group side by side: row r is query r / group, head r % group of the
-// group.
+// Query rows of one KV head, the heads of its group side by side: row r is query r / group of head r % group.
 struct RowTile {
   const Sequence *sequence;
   int64_t kv_head, begin;
@@ -88,7 +88,7 @@ struct MaskTile {
 
 // The functions for one accumulating type. `scratch` is 64-byte aligned.
 struct AttentionTiles {
-  int row_tile, key_tile;                         // rows and keys at most
+  int row_tile, key_tile;                         // at most
   int64_t (*forward_scratch)(const Attention &);  // bytes
   int64_t (*backward_scratch)(const Attention &);
   int64_t (*partial_size)(const Attention &, int rows);  // bytes of one partial result
@@ -98,10 +98,10 @@ struct AttentionTiles {
   // Merges `count` partial results of the rows in their order, adds the sink, and writes out and lse.
   void (*finish)(const Attention &, const RowTile &, char *partials, int count);
 
-  void (*backward_rows)(const Attention &, const RowTile &, void *scratch);  // grad_query and Attention::rows
-  void (*backward_keys)(const Attention &, const KeyTile &,
-                        void *scratch);  // grad_key, grad_value: needs the rows' numbers
-  void (*backward_mask)(const Attention &, const MaskTile &, void *scratch);  // grad_mask: likewise
+  // grad_query and Attention::rows; then, from these, grad_key with grad_value, and grad_mask.
+  void (*backward_rows)(const Attention &, const RowTile &, void *scratch);
+  void (*backward_keys)(const Attention &, const KeyTile &, void *scratch);
+  void (*backward_mask)(const Attention &, const MaskTile &, void *scratch);
 };
 
 struct AttentionKernels {

@@ -2,6 +2,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <numeric>
+
 #include "ops/cpu/attention_problem.h"
 
 namespace rocforge::cpu {
@@ -68,17 +70,17 @@ at::Tensor mask_gradient(AttentionProblem &problem, const at::Tensor &mask, bool
   return one_for_all_keys ? sums.sum(-1).to(mask.scalar_type()).view(mask.sizes()) : sums;
 }
 
-// Summed over the rows of each head in their order, whatever the number of threads.
+// Over the rows of each head in their order, whatever the number of threads: [batch, heads, rows] to [heads].
 template <class Acc> void sum_rows(const at::Tensor &rows, at::Tensor &sums) {
   const auto *const values = rows.const_data_ptr<Acc>();
   auto *const out = sums.mutable_data_ptr<Acc>();
   const int64_t batch = rows.size(0), heads = rows.size(1), length = rows.size(2);
   for (int64_t head = 0; head < heads; ++head) {
-    double sum = 0;
+    out[head] = 0;
     for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t i = 0; i < length; ++i) sum += values[(b * heads + head) * length + i];
+      const Acc *const row = values + (b * heads + head) * length;
+      out[head] += std::accumulate(row, row + length, Acc{0});
     }
-    out[head] = static_cast<Acc>(sum);
   }
 }
 

@@ -82,10 +82,10 @@ template <class Acc> class RowTerms {
 template <class Acc> class ScoreRule {
  public:
   explicit ScoreRule(const Attention &a) : softcap_(static_cast<Acc>(a.softcap)), alibi_(a.alibi_slopes) {
-    // Where nothing stands between scale and softmax, the scale waits for the difference to the largest score: the
-    // score may be large enough to overflow when scaled.
+    // A score that a scale above 1 is applied to may overflow. Where nothing stands between scale and softmax, such a
+    // scale waits for the difference to the largest score.
     const bool added = a.softcap != 0 || a.alibi_slopes || (a.mask.data && a.mask.type != Element::kBool);
-    const bool deferred = a.scale > 0 && !added;
+    const bool deferred = a.scale > 1 && !added;
     logit_scale_ = static_cast<Acc>(deferred ? 1 : a.scale);
     exp_scale_ = static_cast<Acc>(deferred ? a.scale : 1);
   }
@@ -109,7 +109,6 @@ template <class Acc> class ScoreRule {
     return x;
   }
 
-  bool capped() const { return softcap_ != 0; }
   Acc exp_scale() const { return exp_scale_; }
   // e^logit of a difference of what logit() returns.
   ROCFORGE_HD Vec<Acc> weight(Vec<Acc> difference) const { return exp(difference * exp_scale_); }
