@@ -1,6 +1,6 @@
 """Trains a small character model with multi-query attention on a text that is shipped beside it.
 
-    python examples/train_mqa.py                          a minute or so on two cores; results in runs/train_mqa
+    python examples/train_mqa.py                          about a minute; results in runs/train_mqa
     python examples/train_mqa.py --resume --steps 800     goes on from there
     python examples/train_mqa.py --device cuda
 
@@ -120,6 +120,7 @@ def plot(losses: list[float], file: Path) -> None:
 def train(options: argparse.Namespace) -> Model:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on a GPU
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     text = TEXT.read_text()
     characters = "".join(sorted(set(text)))
@@ -176,6 +177,7 @@ def main(arguments: list[str] | None = None) -> Model:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="on a CPU; with another number sums round differently")
     parser.add_argument("--out", type=Path, default=Path("runs/train_mqa"))
     parser.add_argument("--sample", type=int, default=300, help="characters to write at the end")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")

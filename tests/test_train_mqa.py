@@ -17,7 +17,9 @@ def train_mqa(monkeypatch):
     monkeypatch.setattr(module, "CONTEXT", 32)
     monkeypatch.setattr(module, "BATCH", 4)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads = torch.get_num_threads()
     yield module
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
 
 
