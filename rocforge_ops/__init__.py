@@ -5,7 +5,15 @@ from rocforge_ops.attention import register_attention, scaled_dot_product_attent
 from rocforge_ops.formats import formats
 from rocforge_ops.gguf import GGUFError, GGUFFile, GGUFTensor
 from rocforge_ops.models import load_into, load_model, load_state_dict, load_tokenizer
-from rocforge_ops.ops import dequantize, embedding, mqa_attention, repeat_kv, rotary_embedding
+from rocforge_ops.ops import (
+    dequantize,
+    embedding,
+    grouped_linear,
+    linear,
+    mqa_attention,
+    repeat_kv,
+    rotary_embedding,
+)
 
 __version__ = "0.1.0"
 
@@ -17,6 +25,8 @@ __all__ = [
     "dequantize",
     "embedding",
     "formats",
+    "grouped_linear",
+    "linear",
     "load_into",
     "load_model",
     "load_state_dict",
