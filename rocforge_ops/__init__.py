@@ -11,6 +11,7 @@ from rocforge_ops.ops import (
     grouped_linear,
     linear,
     mqa_attention,
+    qkv_rope_cache,
     repeat_kv,
     rotary_embedding,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "load_state_dict",
     "load_tokenizer",
     "mqa_attention",
+    "qkv_rope_cache",
     "register_attention",
     "repeat_kv",
     "rotary_embedding",

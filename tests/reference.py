@@ -76,3 +76,41 @@ def mqa_attention(
         logits = torch.cat([logits, sinks.to(dtype).view(1, heads, 1, 1).expand(batch, heads, rows, 1)], -1)
     weights = torch.softmax(logits, -1)[..., :keys].masked_fill(~seen, 0)
     return weights @ value, torch.logsumexp(logits, -1).masked_fill(~seen[..., 0], -torch.inf)
+
+
+def qkv_rope_cache(
+    qkv: Tensor | list[Tensor],
+    key_cache: Tensor,
+    value_cache: Tensor,
+    positions: Tensor,
+    angles: Tensor | None = None,
+    *,
+    interleaved: bool = False,
+    bias: Tensor | None = None,
+    q_norm: Tensor | None = None,
+    k_norm: Tensor | None = None,
+    eps: float = 1e-6,
+    ring: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries [B, Hq, L, D] and the caches after the call, in float64. positions [B, L]; angles [B or 1, L, R/2]."""
+    _, kv_heads, capacity, dim = key_cache.shape
+    widths = kv_heads * dim, kv_heads * value_cache.shape[3]
+    x = (qkv if isinstance(qkv, Tensor) else torch.cat(list(qkv), -1)).double()
+    x = x if bias is None else x + bias.double()
+    parts = x.split([x.shape[-1] - sum(widths), *widths], -1)
+    query, key, value = (
+        part.unflatten(-1, (-1, size)).transpose(1, 2)
+        for part, size in zip(parts, (dim, dim, value_cache.shape[3]), strict=True)
+    )
+    rows = []
+    for row, weight in ((query, q_norm), (key, k_norm)):
+        if weight is not None:
+            row = row / (row.square().mean(-1, keepdim=True) + eps).sqrt() * weight.double()
+        rows.append(row if angles is None else rotary_embedding(row, angles.unsqueeze(1), interleaved))
+    key_cache, value_cache = key_cache.double().clone(), value_cache.double().clone()
+    for b, tokens in enumerate(positions.tolist()):
+        for token, position in enumerate(tokens):
+            if position >= 0 and (ring or position < capacity):
+                key_cache[b, :, position % capacity] = rows[1][b, :, token]
+                value_cache[b, :, position % capacity] = value[b, :, token]
+    return rows[0], key_cache, value_cache
