@@ -32,7 +32,8 @@ DecodeRow decode_row(int format, OutType out) {
 }  // namespace
 
 extern const AttentionKernels kAttention;  // attention_tiles.cpp
+extern const LinearKernels kLinear;        // linear_methods.cpp
 extern const Kernels kKernels;
-const Kernels kKernels{ROCFORGE_STRING(ROCFORGE_CPU_ISA), decode_row, kAttention};
+const Kernels kKernels{ROCFORGE_STRING(ROCFORGE_CPU_ISA), decode_row, kAttention, kLinear};
 
 }  // namespace rocforge::cpu::ROCFORGE_CPU_ISA

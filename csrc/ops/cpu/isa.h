@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "ops/cpu/attention.h"
+#include "ops/cpu/linear.h"
 
 namespace rocforge::cpu {
 
@@ -16,10 +17,11 @@ struct Kernels {
   const char *isa;
   DecodeRow (*decode_row)(int format, OutType out);  // format: position in formats::kFormats
   const AttentionKernels &attention;
+  const LinearKernels &linear;
 };
 
 // Those of the best instruction set that this processor runs, or of the one named by the environment variable
-// ROCFORGE_CPU_ISA (baseline, v3, v4): decoded weights are the same bit for bit, attention within rounding.
+// ROCFORGE_CPU_ISA (baseline, v3, v4): decoded weights are the same bit for bit, attention and linear within rounding.
 const Kernels &kernels();
 
 }  // namespace rocforge::cpu
