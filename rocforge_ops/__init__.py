@@ -1,7 +1,9 @@
 """GGUF weights and grouped attention as PyTorch operators (`torch.ops.rocforge`)."""
 
-from rocforge_ops import attention
+from rocforge_ops import attention, nn
 from rocforge_ops.attention import register_attention, scaled_dot_product_attention
+from rocforge_ops.cache import KVCache
+from rocforge_ops.config import MultiQueryConfig
 from rocforge_ops.formats import formats
 from rocforge_ops.gguf import GGUFError, GGUFFile, GGUFTensor
 from rocforge_ops.models import load_into, load_model, load_state_dict, load_tokenizer
@@ -15,6 +17,7 @@ from rocforge_ops.ops import (
     repeat_kv,
     rotary_embedding,
 )
+from rocforge_ops.rope import RopeConfig
 
 __version__ = "0.1.0"
 
@@ -22,6 +25,9 @@ __all__ = [
     "GGUFError",
     "GGUFFile",
     "GGUFTensor",
+    "KVCache",
+    "MultiQueryConfig",
+    "RopeConfig",
     "attention",
     "dequantize",
     "embedding",
@@ -33,6 +39,7 @@ __all__ = [
     "load_state_dict",
     "load_tokenizer",
     "mqa_attention",
+    "nn",
     "qkv_rope_cache",
     "register_attention",
     "repeat_kv",

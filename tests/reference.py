@@ -114,3 +114,61 @@ def qkv_rope_cache(
                 key_cache[b, :, position % capacity] = rows[1][b, :, token]
                 value_cache[b, :, position % capacity] = value[b, :, token]
     return rows[0], key_cache, value_cache
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """x [..., D] over the root of its mean square, times weight [D]."""
+    x = x.to(dtype)
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * weight.to(dtype)
+
+
+def multi_query_attention(
+    hidden: Tensor,
+    qkv: Tensor,
+    out: Tensor,
+    *,
+    heads: tuple[int, int],
+    qkv_bias: Tensor | None = None,
+    out_bias: Tensor | None = None,
+    norms: tuple[Tensor, Tensor] | None = None,
+    eps: float = 1e-6,
+    angles: Tensor | None = None,
+    interleaved: bool = False,
+    dtype: torch.dtype = torch.float64,
+    **attention: object,
+) -> Tensor:
+    """A whole layer on hidden [B, L, width], weights as torch.nn.Linear has them, heads (Hq, Hkv); steps in `dtype`.
+
+    angles [..., L, R/2], broadcastable over [B, H].
+    """
+
+    def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x = x.to(dtype) @ weight.to(dtype).mT
+        return x if bias is None else x + bias.to(dtype)
+
+    query_heads, kv_heads = heads
+    projected = linear(hidden, qkv, qkv_bias).unflatten(-1, (query_heads + 2 * kv_heads, -1)).transpose(1, 2)
+    query, key, value = projected.split((query_heads, kv_heads, kv_heads), 1)
+    if norms is not None:
+        query, key = (rms_norm(x, weight, eps, dtype) for x, weight in zip((query, key), norms, strict=True))
+    if angles is not None:
+        query, key = (rotary_embedding(x, angles, interleaved).to(dtype) for x in (query, key))
+    attended, _ = mqa_attention(query, key, value, dtype=dtype, **attention)
+    return linear(attended.transpose(1, 2).flatten(2), out, out_bias)
+
+
+def dequantize(packed: Tensor, format: str) -> Tensor:
+    """Q4_1, Q5_0 or Q5_1 blocks in uint8 [..., row_bytes]: 32 elements level x scale (+ minimum), in float64."""
+    numbers = {"Q4_1": 2, "Q5_0": 1, "Q5_1": 2}[format]  # float16 ahead of the levels: scale, minimum
+    five_bits = format != "Q4_1"
+    size = 2 * numbers + 4 * five_bits + 16
+    blocks = packed.unflatten(-1, (-1, size))
+    head, high, low = blocks.split((2 * numbers, 4 * five_bits, 16), -1)
+    levels = torch.cat((low & 15, low >> 4), -1).double()  # the low nibbles are the first half
+    if five_bits:
+        bits = torch.arange(32, device=packed.device)
+        levels += 16 * (high[..., bits // 8] >> bits % 8 & 1)
+    scales = head.contiguous().view(torch.float16).double()
+    if format == "Q5_0":
+        return ((levels - 16) * scales).flatten(-2)
+    return (levels * scales[..., :1] + scales[..., 1:]).flatten(-2)

@@ -235,6 +235,20 @@ def test_lengths_where_rows_are_padded_on_the_right(mask_of, device):
         assert lengths.dtype == torch.int32 and lengths.tolist() == [8, 5]
 
 
+def test_lengths_in_a_static_cache(mask_of, device):
+    """Keys that are not there yet follow the last query's."""
+    ones = torch.ones(2, 12, dtype=torch.bool, device=device)
+    for options, valid in (
+        ({"kv_length": 20}, 8),
+        ({"kv_length": 20, "attention_mask": ones[:, :8]}, 8),
+        ({"kv_length": 20, "q_offset": 4, "attention_mask": ones}, 12),
+        ({"kv_length": 20, "q_length": 1, "q_offset": torch.tensor(7, device=device)}, 8),
+        ({"kv_length": 9, "q_length": 1, "q_offset": torch.tensor(7, device=device), "kv_offset": 2}, 6),
+    ):
+        lengths = mask_of(**options)
+        assert lengths.dtype == torch.int32 and lengths.tolist() == [[[[valid]]]] * 2
+
+
 def test_a_mask_where_it_must_be(mask_of, device):
     left = torch.tensor([[1] * 8, [0] * 3 + [1] * 5], dtype=torch.bool, device=device)
     for options in (
@@ -242,8 +256,7 @@ def test_a_mask_where_it_must_be(mask_of, device):
         {"attention_mask": torch.ones(2, 5, dtype=torch.bool, device=device)},
         {"allow_is_causal_skip": False},
         {"local_size": 4},  # not the config's window: a chunk
-        {"kv_length": 20},  # a static cache
-        {"q_length": 1, "q_offset": torch.tensor(7, device=device)},
+        {"allow_is_causal_skip": False, "q_length": 1, "q_offset": torch.tensor(7, device=device)},
     ):
         mask = mask_of(**options)
         assert mask.dtype == torch.bool and mask.shape == (

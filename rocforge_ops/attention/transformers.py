@@ -45,7 +45,7 @@ def attention_forward(
     """What transformers calls: query [B, Hq, Lq, D], key and value [B, Hkv, Lk, D] -> [B, Lq, Hq, D], None.
 
     `attention_mask` is what the mask function below returned, or a mask of the user: 4-D bool or additive, or 2-D
-    padding [B, Lk]. A 4-D mask says everything; with the others the causal rule and the window are added here.
+    padding [B, Lk]. Such a 4-D mask says everything; with the others the causal rule and the window are added here.
     """
     if dropout > 0:
         raise ValueError(f"attention dropout is not supported, got {dropout}: set the config's attention_dropout to 0")
@@ -54,11 +54,14 @@ def attention_forward(
 
     options: dict[str, Any] = {"scale": scaling, "softcap": softcap or 0.0, "sinks": s_aux}
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    if attention_mask is None or attention_mask.dim() < 4:
+    in_cache = attention_mask is not None and attention_mask.dim() == 4 and attention_mask.dtype == torch.int32
+    if attention_mask is None or attention_mask.dim() < 4 or in_cache:
         options |= {"causal": "bottom_right" if causal else "none"}
         options |= {"window": _window(module, sliding_window, causal, key.shape[2])}
     if attention_mask is not None and attention_mask.dim() == 1:  # valid keys of right-padded rows
         options |= {"kv_lengths": attention_mask, "causal": "top_left" if causal else "none"}
+    elif attention_mask is not None and in_cache:  # valid keys, the last one seen by the last query
+        options |= {"kv_lengths": attention_mask.flatten()}
     elif attention_mask is not None and attention_mask.dim() == 2:
         options |= {"attn_mask": attention_mask[:, None, None, :].bool()}
     else:
@@ -100,12 +103,15 @@ def attention_mask(
     local_size: int | None = None,
     allow_is_causal_skip: bool = True,
     config: Any = None,
+    device: torch.device | str = "cpu",
     **kwargs: Any,
 ) -> Tensor | None:
     """The mask for attention_forward: None, lengths or, where neither will do, bool [B, 1, q_length, kv_length].
 
     None: the rule is causal, or causal with the config's sliding window, and nothing is padded. int32 [B]: the same,
-    rows padded on the right, no cache. The kernel then skips what is hidden, and nothing of size L x L is made.
+    rows padded on the right, no cache. int32 [B, 1, 1, 1] (a form that transformers hands on as it is): nothing is
+    padded, but keys that are not yet there follow the last query's, as in a static cache. The kernel then skips what is
+    hidden, and nothing of size L x L is made.
     """
     from transformers.masking_utils import sdpa_mask
 
@@ -113,15 +119,14 @@ def attention_mask(
     only_window = local_size is None or (
         local_size == getattr(config, "sliding_window", None) and getattr(config, "attention_chunk_size", None) is None
     )
-    # In a static cache keys that are not yet there follow the last query, and q_offset may be a tensor.
-    last_query_sees_last_key = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
-    if allow_is_causal_skip and only_window and last_query_sees_last_key:
+    if allow_is_causal_skip and only_window:
+        valid = q_offset + q_length - kv_offset  # a tensor where offsets are: in a static cache
         if attention_mask is None:
-            return None
-        if not _reading_waits(attention_mask):
-            padding = attention_mask[:, kv_offset : kv_offset + kv_length].bool()
-            if padding.shape[1] == kv_length and padding.all():
-                return None
+            return _up_to(valid, kv_length, batch_size, device)
+        if isinstance(valid, int) and not _reading_waits(attention_mask):
+            padding = attention_mask[:, kv_offset : kv_offset + valid].bool()
+            if padding.shape[1] == valid and padding.all():
+                return _up_to(valid, kv_length, batch_size, device)
             lengths = padding.sum(-1, dtype=torch.int32)
             if q_length == kv_length == padding.shape[1] and _only_right(padding, lengths):
                 return lengths
@@ -135,8 +140,18 @@ def attention_mask(
         local_size=local_size,
         allow_is_causal_skip=False,
         config=config,
+        device=device,
         **kwargs,
     )
+
+
+def _up_to(valid: Any, keys: int, batch: int, device: torch.device | str) -> Tensor | None:
+    """The form for `valid` keys, an int or a tensor, of `keys` that are there."""
+    if isinstance(valid, int) and valid == keys:
+        return None
+    if isinstance(valid, int):
+        return torch.full((batch, 1, 1, 1), valid, dtype=torch.int32, device=device)
+    return valid.to(device, torch.int32).expand(batch).view(batch, 1, 1, 1)
 
 
 def _only_right(padding: Tensor, lengths: Tensor) -> bool:

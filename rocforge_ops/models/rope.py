@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
+
+import torch
+
+from rocforge_ops.rope import DEFAULT_BASE, RopeConfig
 
 from .header import Header
 
-DEFAULT_BASE = 10000.0  # ggml's, for a file without rope.freq_base
 FACTOR_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 # Every published Llama 3.1+ checkpoint uses these; only the overall factor differs.
@@ -87,9 +89,11 @@ def _long(file: Header) -> dict[str, Any]:
 def _frequency_factors(file: Header) -> dict[str, Any]:
     """One fixed set of factors (Llama 3.1+): the rule it came from where that reproduces it, else the factors."""
     factors = _factors(file, "rope_freqs.weight")
+    base = file.get("rope.freq_base", DEFAULT_BASE)
     rule = {"rope_type": "llama3", "factor": max(factors)} | LLAMA3
-    expected = llama3_factors(rule, file.get("rope.freq_base", DEFAULT_BASE), file.rotary_dim)
-    if all(math.isclose(a, b, rel_tol=1e-5) for a, b in zip(factors, expected, strict=True)):
+    known = RopeConfig.from_parameters(rule | {"rope_theta": base}, file.rotary_dim)
+    stored = RopeConfig(base, scaling="factors", factors=factors)
+    if torch.allclose(stored.frequencies(file.rotary_dim), known.frequencies(file.rotary_dim), rtol=1e-5, atol=0):
         return rule
     return {
         "rope_type": "longrope",
@@ -99,17 +103,6 @@ def _frequency_factors(file: Header) -> dict[str, Any]:
         "attention_factor": 1.0,
         "original_max_position_embeddings": file.count("context_length"),
     }
-
-
-def llama3_factors(rule: dict[str, Any], base: float, dim: int) -> list[float]:
-    """What each of the dim / 2 frequencies is divided by: 1 for short waves, `factor` for long ones, smooth between."""
-    low, high, factor = rule["low_freq_factor"], rule["high_freq_factor"], rule["factor"]
-    factors = []
-    for i in range(0, dim, 2):
-        wavelength = 2 * math.pi * base ** (i / dim)
-        smooth = (rule["original_max_position_embeddings"] / wavelength - low) / (high - low)
-        factors.append(1 / ((1 - smooth) / factor + smooth) if 0 < smooth < 1 else 1.0 if smooth >= 1 else factor)
-    return factors
 
 
 def _factors(file: Header, tensor: str) -> list[float]:
