@@ -1,6 +1,6 @@
 """GGUF weights and grouped attention as PyTorch operators (`torch.ops.rocforge`)."""
 
-from rocforge_ops import attention, nn
+from rocforge_ops import attention, ggml_kernel, integrations, nn
 from rocforge_ops.attention import register_attention, scaled_dot_product_attention
 from rocforge_ops.cache import KVCache
 from rocforge_ops.config import MultiQueryConfig
@@ -32,7 +32,9 @@ __all__ = [
     "dequantize",
     "embedding",
     "formats",
+    "ggml_kernel",
     "grouped_linear",
+    "integrations",
     "linear",
     "load_into",
     "load_model",
