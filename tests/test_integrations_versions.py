@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -47,3 +48,10 @@ def test_tested_versions(package, suffix, monkeypatch):
     oldest, _ = versions.TESTED[package]
     monkeypatch.setattr(metadata, "version", lambda name: oldest + suffix)
     versions.require(package)
+
+
+@pytest.mark.parametrize("package", ["transformers", "diffusers"])
+def test_tests_install_what_enabling_takes(package):
+    oldest, beyond = versions.TESTED[package]
+    pyproject = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    assert f'"{package}>={oldest},<{beyond}"' in pyproject

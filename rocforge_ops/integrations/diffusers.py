@@ -78,12 +78,12 @@ def _install(undo: ExitStack) -> None:
 
 
 def _gguf_types() -> dict[Any, str]:
-    """The installed gguf package's type numbers of packed formats, with the formats' names."""
-    from gguf import GGMLQuantizationType
+    """The installed gguf package's numbers of packed formats, with the formats' names, where both agree on the block."""
+    from gguf import GGML_QUANT_SIZES
 
-    known = {int(number): number for number in GGMLQuantizationType}
-    packed = (f for f in formats if f.block_size > 1 or f.name == "BF16")
-    return {known[f.id]: f.name for f in packed if f.id in known}
+    packed = {f.id: f for f in formats if f.block_size > 1 or f.name == "BF16"}
+    sizes = {number: (f.block_size, f.block_bytes) for number, f in packed.items()}
+    return {number: packed[number].name for number, size in GGML_QUANT_SIZES.items() if sizes.get(number) == size}
 
 
 def _decoder(name: str) -> Callable[..., Tensor]:

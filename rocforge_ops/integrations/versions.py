@@ -8,7 +8,7 @@ from importlib import metadata
 # package -> (oldest that works, first that was not tried); the hosts' interfaces are private or young.
 TESTED = {
     "torch": ("2.11", "2.14"),
-    "transformers": ("5.23", "5.25"),
+    "transformers": ("5.20", "5.25"),
     "diffusers": ("0.40", "0.43"),
 }
 
