@@ -78,7 +78,7 @@ def _install(undo: ExitStack) -> None:
 
 
 def _gguf_types() -> dict[Any, str]:
-    """The installed gguf package's numbers of packed formats, with the formats' names, where both agree on the block."""
+    """The installed gguf package's numbers of packed formats with the formats' names, where it has our block."""
     from gguf import GGML_QUANT_SIZES
 
     packed = {f.id: f for f in formats if f.block_size > 1 or f.name == "BF16"}
