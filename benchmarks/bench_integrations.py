@@ -1,0 +1,272 @@
+"""What the plugs of rocforge_ops.integrations change in code that does not know of them.
+
+python benchmarks/bench_integrations.py                      on the GPU
+python benchmarks/bench_integrations.py --device cpu --layers 2 --hidden 256
+python benchmarks/bench_integrations.py --only sdpa
+
+sdpa: the same F.scaled_dot_product_attention, forward and backward, held to PyTorch's flash backend, before and after
+activation: time of a call as the script makes it ("eager", with the host's share) and in a graph of calls without the
+host, and the error of out and of the gradients against float64, root mean square over that of the exact result.
+
+transformers: one file of random Q4_K and Q6_K weights in the lfm2 architecture, loaded by from_pretrained with the
+weights packed by the plug, and dequantised as transformers does by itself: bytes of the weights, most memory allocated
+while generating, tokens a second of generate() for one prompt, prefill included, and how far apart the logits are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import rocforge_ops as rf
+from rocforge_ops.bench import environment, timing
+
+MIB = 2**20
+# batch, query heads, key/value heads, length, head size, causal
+CASES = [
+    (4, 32, 32, 2048, 128, True),
+    (4, 32, 8, 2048, 128, True),
+    (4, 32, 8, 4096, 128, True),
+    (4, 32, 32, 2048, 64, True),
+    (8, 16, 16, 1024, 64, False),
+]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--only", choices=["sdpa", "transformers"])
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16"])
+    parser.add_argument("--hidden", type=int, default=2048, help="of the model, a multiple of 256")
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--vocabulary", type=int, default=65536)
+    parser.add_argument("--tokens", type=int, default=64, help="how many are generated")
+    args = parser.parse_args()
+    if args.device != "cpu":
+        environment.require_gpu(args.device)
+    for name, line in environment.describe(args.device).items():
+        print(f"{name}: {line}")
+    print("command:", " ".join(sys.argv), flush=True)
+    dtype = getattr(torch, args.dtype)
+    if args.only != "transformers":
+        sdpa(args.device, dtype)
+    if args.only != "sdpa":
+        transformers(args, dtype)
+    return 0
+
+
+def sdpa(device: str, dtype: torch.dtype) -> None:
+    print("\nF.scaled_dot_product_attention, forward + backward, us a call")
+    if device == "cpu":
+        print("skipped: PyTorch has a flash backend that can be replaced on GPUs only")
+        return
+    columns = f"{'eager before':>13}{'after':>9}{'':>8}{'graph before':>14}{'after':>9}{'':>8}"
+    print(f"{'case':44}{'PyTorch would take':>20}{columns}   errors before -> after (out, dQ, dK, dV)")
+    for case in CASES:
+        batch, heads, kv_heads, length, head_dim, causal = case
+        inputs = [attention_inputs(case, device, dtype) for _ in range(4)]
+        calls = [functools.partial(script, *tensors, causal) for tensors in inputs]
+        query, key, value, _ = inputs[0]
+        choice = SDPBackend(torch._fused_sdp_choice(query, key, value, is_causal=causal, enable_gqa=True))
+        with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            before = (eager_seconds(calls), timing.gpu_seconds(calls), errors(inputs[0], causal))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that a kernel is overridden
+                rf.integrations.torch_sdpa.enable()
+            after = (eager_seconds(calls), timing.gpu_seconds(calls), errors(inputs[0], causal))
+            rf.integrations.torch_sdpa.disable()
+        name = f"B{batch} Hq{heads} Hkv{kv_heads} L{length} D{head_dim}{' causal' * causal} {str(dtype)[6:]}"
+        times = "".join(
+            f"{1e6 * old:{13 + i}.1f}{1e6 * new:9.1f}{old / new:7.2f}x"
+            for i, (old, new) in enumerate(zip(before[:2], after[:2], strict=True))
+        )
+        pairs = " ".join(f"{old:.1e}->{new:.1e}" for old, new in zip(before[2], after[2], strict=True))
+        print(f"{name:44}{choice.name.lower():>20}{times}   {pairs}", flush=True)
+
+
+def script(query: Tensor, key: Tensor, value: Tensor, grad: Tensor, causal: bool) -> tuple[Tensor, ...]:
+    """What a model does, here without knowing of us."""
+    leaves = [t.detach().requires_grad_() for t in (query, key, value)]
+    grouped = query.shape[1] != key.shape[1]
+    out = F.scaled_dot_product_attention(*leaves, is_causal=causal, enable_gqa=grouped)
+    return out.detach(), *torch.autograd.grad(out, leaves, grad)
+
+
+def attention_inputs(case: tuple[int, ...], device: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """query, key, value and grad [B, H, L, D], in memory [B, L, H, D] as projections leave them."""
+    batch, heads, kv_heads, length, head_dim, _ = case
+    shapes = [(batch, length, n, head_dim) for n in (heads, kv_heads, kv_heads, heads)]
+    return tuple(torch.randn(shape, device=device, dtype=dtype).transpose(1, 2) for shape in shapes)
+
+
+def eager_seconds(calls: list[Callable[[], object]], repeats: int = 20) -> float:
+    """Median time of a call from one synchronization to the next, launches and Python included."""
+    times = []
+    for index in range(repeats + 3):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        calls[index % len(calls)]()
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:])
+
+
+def errors(inputs: tuple[Tensor, ...], causal: bool) -> list[float]:
+    """Of out, dQ, dK and dV, for the first key/value head's group of the first batch row."""
+    query, key, _, _ = inputs
+    group = query.shape[1] // key.shape[1]
+    cut = [t[:1, : group if t.shape[1] == query.shape[1] else 1] for t in inputs]
+    results = [t[:1, : c.shape[1]] for t, c in zip(script(*inputs, causal), (cut[0], *cut[:3]), strict=True)]
+    with sdpa_kernel(SDPBackend.MATH):
+        exact = script(*(t.double() for t in cut), causal)
+    return [((r.double() - e).norm() / e.norm()).item() for r, e in zip(results, exact, strict=True)]
+
+
+def transformers(args: argparse.Namespace, dtype: torch.dtype) -> None:
+    print("\ntransformers, a model of random weights")
+    missing = [p for p in ("transformers", "accelerate", "gguf") if importlib.util.find_spec(p) is None]
+    if missing:
+        print(f"skipped: {', '.join(missing)} not installed")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.gguf"
+        write_model(file, args.hidden, args.layers, args.vocabulary)
+        print(
+            f"{file.stat().st_size / MIB:.0f} MiB file, lfm2, hidden size {args.hidden}, {args.layers} layers, {dtype}"
+        )
+        print(f"{'weights':12}{'MiB':>9}{'peak MiB':>10}{'tokens/s':>10}")
+        rf.integrations.transformers.enable()
+        logits = {name: measure_model(name, file, args, dtype) for name in ("dequantised", "packed")}
+        rf.integrations.transformers.disable()
+        difference = (logits["packed"] - logits["dequantised"]).norm() / logits["dequantised"].norm()
+        print(f"logits of four tokens differ by {difference:.1e} of their norm")
+
+
+@torch.no_grad()
+def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.dtype) -> Tensor:
+    """Prints the line of one form of the weights; returns the logits of a prompt as short as mul_mat_vec takes."""
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent,
+        gguf_file=file.name,
+        dtype=dtype,
+        device_map=args.device,
+        attn_implementation="rocforge",
+        quantization_config=GgufConfig(dequantize=name == "dequantised"),
+    ).eval()
+    size = sum(p.nbytes for p in model.parameters())
+    prompt = torch.arange(32, device=args.device)[None]
+    logits = model(prompt[:, :4]).logits.double()
+
+    def generate() -> None:
+        model.generate(prompt, max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False, pad_token_id=0)
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+
+    generate()
+    if args.device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        generate()
+        times.append(time.perf_counter() - start)
+    peak = f"{torch.cuda.max_memory_allocated() / MIB:.0f}" if args.device != "cpu" else "-"
+    print(f"{name:12}{size / MIB:9.0f}{peak:>10}{args.tokens / statistics.median(times):10.1f}", flush=True)
+    return logits
+
+
+def write_model(file: Path, hidden: int, layers: int, vocabulary: int) -> None:
+    """An lfm2 file in Q4_K, and Q6_K where precision matters most; two layers in three are convolutions."""
+    from gguf import GGUFWriter
+
+    heads, head_dim, feed_forward = hidden // 64, 64, hidden * 9 // 4 // 256 * 256
+    kv_heads = max(1, heads // 4)
+    attends = [layer % 3 == 2 for layer in range(layers)]
+    writer = GGUFWriter(file, "lfm2")
+    for key, value in {
+        "block_count": layers,
+        "context_length": 4096,
+        "embedding_length": hidden,
+        "feed_forward_length": feed_forward,
+        "attention.head_count": heads,
+        "shortconv.l_cache": 3,
+    }.items():
+        writer.add_uint32(f"lfm2.{key}", value)
+    writer.add_array("lfm2.attention.head_count_kv", [kv_heads if attend else 0 for attend in attends])
+    writer.add_float32("lfm2.attention.layer_norm_rms_epsilon", 1e-5)
+    writer.add_float32("lfm2.rope.freq_base", 1e6)
+    writer.add_token_list([f"t{i}" for i in range(vocabulary)])
+
+    numbers = np.random.default_rng(0)
+
+    def add(name: str, *shape: int) -> None:
+        if len(shape) == 1 or name.endswith("shortconv.conv"):
+            writer.add_tensor(f"{name}.weight", np.ones(shape, dtype=np.float32) / shape[-1] ** (len(shape) - 1))
+        else:
+            format = "Q6_K" if "token_embd" in name or "down" in name else "Q4_K"
+            writer.add_tensor(f"{name}.weight", random_blocks(format, *shape, numbers), raw_dtype=ggml_type(format))
+
+    add("token_embd", vocabulary, hidden)
+    add("token_embd_norm", hidden)
+    for layer, attend in enumerate(attends):
+        block = f"blk.{layer}"
+        add(f"{block}.attn_norm", hidden)
+        add(f"{block}.ffn_norm", hidden)
+        if attend:
+            add(f"{block}.attn_q", hidden, hidden)
+            add(f"{block}.attn_k", kv_heads * head_dim, hidden)
+            add(f"{block}.attn_v", kv_heads * head_dim, hidden)
+            add(f"{block}.attn_output", hidden, hidden)
+            add(f"{block}.attn_q_norm", head_dim)
+            add(f"{block}.attn_k_norm", head_dim)
+        else:
+            add(f"{block}.shortconv.in_proj", 3 * hidden, hidden)
+            add(f"{block}.shortconv.out_proj", hidden, hidden)
+            add(f"{block}.shortconv.conv", hidden, 3)
+        add(f"{block}.ffn_gate", feed_forward, hidden)
+        add(f"{block}.ffn_up", feed_forward, hidden)
+        add(f"{block}.ffn_down", hidden, feed_forward)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def ggml_type(format: str) -> int:
+    from gguf import GGMLQuantizationType
+
+    return GGMLQuantizationType[format]
+
+
+def random_blocks(format: str, rows: int, cols: int, numbers: np.random.Generator) -> np.ndarray:
+    """uint8 [rows, row_bytes]: random levels under scales that make mean 0 and standard deviation 1 / sqrt(cols)."""
+    described = rf.formats[format]
+    packed = numbers.integers(0, 256, (rows, cols // 256, described.block_bytes), dtype=np.uint8)
+    # Unscaled, random levels have these deviations; Q4_K's are centred when dmin is 7.5 times d.
+    deviation = {"Q4_K": 252.0, "Q6_K": 1365.0}[format]
+    d = 1 / (deviation * cols**0.5)
+    halves = np.array([d, 7.5 * d] if format == "Q4_K" else [d], dtype=np.float16).view(np.uint8)
+    begin = 0 if format == "Q4_K" else 208
+    packed[..., begin : begin + len(halves)] = halves
+    return packed.reshape(rows, -1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
