@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 import threading
@@ -106,10 +107,12 @@ def test_varlen_attn(on_cpu, name):
     from torch.nn.attention.varlen import varlen_attn
 
     window_size, options = VARLEN[name]
-    query, key, value = (t[0].transpose(0, 1) for t in cases.tensors(1, 4, 2, 30, 33, 8, dtype=torch.float64))
+    grouped = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+    tensors = cases.tensors(1, 4, 2 if grouped else 4, 30, 33, 8, dtype=torch.float64)
+    query, key, value = (t[0].transpose(0, 1) for t in tensors)
     cuts = [torch.tensor(ends, dtype=torch.int32) for ends in ([0, 7, 7, 19, 30], [0, 4, 10, 22, 33])]
     leaves = [t.detach().requires_grad_() for t in (query, key, value)]
-    out = varlen_attn(*leaves, *cuts, 12, 12, window_size=window_size, enable_gqa=True)
+    out = varlen_attn(*leaves, *cuts, 12, 12, window_size=window_size, **grouped)
     first = [t.transpose(0, 1)[None] for t in leaves]
     expected, _ = reference.mqa_attention(*first, **options, cu_seqlens_q=cuts[0], cu_seqlens_k=cuts[1])
     expected = expected[0].transpose(0, 1)

@@ -37,7 +37,8 @@ class FlashAttention:
         self._library = torch.library.Library("aten", "IMPL", key)
         for name, ours in _KERNELS.items():
             if hasattr(torch.ops.aten, name):  # older PyTorch has no _flash_attention_forward_no_dropout_inplace
-                self._library.impl(name, _routed(name, ours, key), key, with_keyset=True)
+                kernel = _routed(name, ours, key)
+                self._library.impl(name, kernel, key, with_keyset=True, allow_override=True)
 
     def remove(self) -> None:
         self._library._destroy()
