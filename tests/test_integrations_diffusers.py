@@ -171,6 +171,12 @@ def test_layer_of_every_format(format, enabled):
     assert decoded.equal(weight) and NUMBERS[format.name] in utils.SUPPORTED_GGUF_QUANT_TYPES
 
 
+def test_layer_compiles_whole(enabled):
+    layer, _ = layer_of(rf.formats["Q4_K"])
+    x = torch.randn(2, 768)
+    assert torch.compile(layer, fullgraph=True, backend="aot_eager")(x).equal(layer(x))
+
+
 def test_layer_casts_to_its_compute_dtype(enabled):
     layer, weight = layer_of(rf.formats["Q4_K"], torch.bfloat16)
     out = layer(torch.ones(3, 768))

@@ -95,6 +95,23 @@ def test_formats_that_transformers_refuses(tmp_path, enabled):
         load(file)
 
 
+def test_layers_compile_whole(enabled, monkeypatch):
+    monkeypatch.setattr(kernels, "kernel_can_read", lambda tensor: True)
+    layer, table = GgufLinear(64, 7, rf.formats["Q8_0"].id), GgufEmbedding(5, 64, rf.formats["Q8_0"].id)
+    experts = GgufExperts(3, 64, 32, rf.formats["Q8_0"].id, rf.formats["Q4_0"].id, torch.nn.functional.silu)
+    for weight in (layer.weight, table.weight, experts.gate_up_proj, experts.down_proj):
+        weight.random_(0, 32)
+    picked = torch.tensor([[0, 2], [1, 0]])
+    calls = [
+        (layer, (torch.randn(3, 64),)),
+        (layer, (torch.randn(20, 64),)),
+        (table, (torch.tensor([[4, 0, 2]]),)),
+        (experts, (torch.randn(2, 64), picked, torch.rand(2, 2))),
+    ]
+    for module, inputs in calls:
+        assert torch.compile(module, fullgraph=True, backend="aot_eager")(*inputs).equal(module(*inputs))
+
+
 def state():
     tables = dequant.GGML_BLOCK, dequant.GGML_NAME, dequant._DEQUANT
     names = AttentionInterface._global_mapping, AttentionMaskInterface._global_mapping

@@ -73,7 +73,7 @@ def _install(undo: ExitStack) -> None:
         set_item(undo, utils.dequantize_functions, number, _decoder(name))
         if number not in utils.SUPPORTED_GGUF_QUANT_TYPES:
             append(undo, utils.SUPPORTED_GGUF_QUANT_TYPES, number)
-    set_attribute(undo, utils.GGUFLinear, "forward", _forward(utils.GGUFLinear.forward, names))
+    set_attribute(undo, utils.GGUFLinear, "forward", _forward(utils, names))
     _register_attention(undo)
 
 
@@ -94,16 +94,15 @@ def _decoder(name: str) -> Callable[..., Tensor]:
     return decode
 
 
-def _forward(theirs: Callable[..., Tensor], names: dict[Any, str]) -> Callable[..., Tensor]:
-    """GGUFLinear.forward for a packed weight; `theirs` for a weight that is none."""
+def _forward(utils: Any, names: dict[Any, str]) -> Callable[..., Tensor]:
+    """GGUFLinear.forward for packed weights; diffusers' own for others."""
+    theirs, bias_values = utils.GGUFLinear.forward, utils.dequantize_gguf_tensor
 
     def forward(self: Any, inputs: Tensor) -> Tensor:
-        from diffusers.quantizers.gguf.utils import dequantize_gguf_tensor
-
         name = names.get(getattr(self.weight, "quant_type", None))
         if name is None:
             return theirs(self, inputs)
-        bias = None if self.bias is None else dequantize_gguf_tensor(self.bias).to(self.compute_dtype)
+        bias = None if self.bias is None else bias_values(self.bias).to(self.compute_dtype)
         return linear(inputs.to(self.compute_dtype), self.weight.as_tensor(), name, bias)
 
     return forward
