@@ -36,6 +36,13 @@ def enabled(reference_device):
     plug.disable()
 
 
+@pytest.fixture(autouse=True)
+def unregistered(monkeypatch):
+    """As in a process of its own: another test may have registered our attention for good."""
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        monkeypatch.delitem(interface._global_mapping, "rocforge", raising=False)
+
+
 def load(file, attention="rocforge", **options):
     options = {"attn_implementation": attention, "dtype": torch.float32, **options}
     return AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, **options).eval()
@@ -133,13 +140,10 @@ def test_disable_leaves_no_trace(reference_device):
 
 def test_attention_that_was_registered_before_stays():
     rf.register_attention()
-    try:
-        plug.enable()
-        plug.disable()
-        assert "rocforge" in AttentionInterface._global_mapping
-    finally:
-        for interface in (AttentionInterface, AttentionMaskInterface):
-            del interface._global_mapping["rocforge"]
+    plug.enable()
+    plug.disable()
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        assert interface._global_mapping.pop("rocforge")
 
 
 def test_kernel_that_someone_else_put_there_stays():
