@@ -112,6 +112,13 @@ def test_chat_without_a_template(model):
     assert run.returncode == 1 and "no chat template" in run.stderr
 
 
+def test_generate_from_packed_weights(model):
+    arguments = ["generate", model, "--prompt", "One day", "--max-new-tokens", 12, "--dtype", "float32"]
+    dense, packed = rocforge(*arguments), rocforge(*arguments, "--packed")
+    assert packed.returncode == 0, packed.stderr
+    assert packed.stdout == dense.stdout
+
+
 def test_import_is_light():
     """Nothing of transformers, gguf or tqdm is imported before a model is loaded, but for what PyTorch imports."""
     script = "import sys, torch; before = set(sys.modules); import rocforge_ops; "

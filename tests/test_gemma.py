@@ -92,8 +92,9 @@ def tokenizer(path: Path) -> Any:
     return rf.load_tokenizer(path)
 
 
-def test_logits_and_greedy_tokens(path: Path, reference: Any, tokenizer: Any) -> None:
-    model = rf.load_model(path, dtype=torch.float32)
+@pytest.mark.parametrize("packed", [False, True])
+def test_logits_and_greedy_tokens(path: Path, reference: Any, tokenizer: Any, packed: bool) -> None:
+    model = rf.load_model(path, dtype=torch.float32, packed=packed)
     assert type(model) is type(reference)
     tokens = tokenizer(PROMPT, return_tensors="pt").input_ids
     with torch.inference_mode():
@@ -133,20 +134,36 @@ def test_tokenizer(tokenizer: Any) -> None:
         assert tokenizer.decode(ids[1:]) == text
 
 
-def test_loads_in_seconds_and_within_file_plus_weights(path: Path) -> None:
-    """In a process of its own, beyond its imports. The time leaves room for a busy machine."""
+def load_in_a_new_process(path: Path, packed: bool) -> tuple[float, int, int]:
+    """(seconds, peak memory, bytes of the parameters), beyond the imports."""
     code = f"""
 import time, torch, rocforge_ops as rf
 import gguf, transformers; transformers.AutoModelForCausalLM, transformers.Gemma3ForCausalLM
 def peak(): return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) * 1024
 before, start = peak(), time.perf_counter()
-model = rf.load_model({str(path)!r})
-print(time.perf_counter() - start, peak() - before, sum(p.nbytes for p in model.parameters()))
+model = rf.load_model({str(path)!r}, packed={packed})
+seconds = time.perf_counter() - start
+if {packed}:
+    with torch.inference_mode(): model(torch.tensor([[2, 14946, 3324]]))
+print(seconds, peak() - before, sum(p.nbytes for p in model.parameters()))
 """
     if not Path("/proc/self/status").exists():
         pytest.skip("peak memory is read from /proc")
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=path.parent)
     assert run.returncode == 0, run.stderr
-    seconds, peak, weights = map(float, run.stdout.split())
+    seconds, peak, weights = run.stdout.split()
+    return float(seconds), int(peak), int(weights)
+
+
+def test_loads_in_seconds_and_within_file_plus_weights(path: Path) -> None:
+    """The time leaves room for a busy machine."""
+    seconds, peak, weights = load_in_a_new_process(path, packed=False)
     assert peak <= 1.1 * (path.stat().st_size + weights)
     assert seconds <= 15
+
+
+def test_packed_it_loads_and_runs_within_the_file(path: Path) -> None:
+    seconds, peak, weights = load_in_a_new_process(path, packed=True)
+    assert weights <= path.stat().st_size
+    assert peak <= 1.15 * path.stat().st_size
+    assert seconds <= 8

@@ -41,11 +41,13 @@ def greedy(model: Any, ids: list[int], count: int) -> list[int]:
 # ---- recorded outputs
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("attention", ["rocforge", "sdpa", "eager"])
 @pytest.mark.parametrize("name", TINY)
-def test_recorded_logits(shared_models: Path, name: str, attention: str) -> None:
+def test_recorded_logits(shared_models: Path, name: str, attention: str, packed: bool) -> None:
     recorded = np.load(shared_models / f"{name}.npz")
-    model = rf.load_model(shared_models / f"{name}.gguf", dtype=torch.float32, attn_implementation=attention)
+    options = {"packed": packed, "attn_implementation": attention}
+    model = rf.load_model(shared_models / f"{name}.gguf", dtype=torch.float32, **options)
     assert type(model).__name__ == str(recorded["model_class"])
     ids = recorded["ids"].tolist()
     with torch.inference_mode():
@@ -54,10 +56,11 @@ def test_recorded_logits(shared_models: Path, name: str, attention: str) -> None
     assert greedy(model, ids, 16) == recorded["exact_f32_greedy"].tolist()
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", STORIES)
-def test_recorded_stories(shared_models: Path, name: str) -> None:
+def test_recorded_stories(shared_models: Path, name: str, packed: bool) -> None:
     recorded = json.loads((shared_models / f"{name}.json").read_text())
-    model = rf.load_model(shared_models / f"{name}.gguf", dtype=torch.float32)
+    model = rf.load_model(shared_models / f"{name}.gguf", dtype=torch.float32, packed=packed)
     with torch.inference_mode():
         found = model(torch.tensor([recorded["ids"]])).logits[0]
     assert (found[-1] - torch.tensor(recorded["exact_float32_last_logits"])).abs().max() <= 1e-4
@@ -80,14 +83,16 @@ def test_recorded_logits_in_half(shared_models: Path, name: str, dtype: torch.dt
 # ---- written and read back
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("formats", [float32, mixed])
 @pytest.mark.parametrize("name", CASES)
-def test_round_trip(tmp_path: Path, name: str, formats: Callable[[str, int], Any]) -> None:
+def test_round_trip(tmp_path: Path, name: str, formats: Callable[[str, int], Any], packed: bool) -> None:
+    """By the attention that the model was built with; test_default_attention has this package's."""
     case = CASES[name]
     model = case.build()
     path = tmp_path / "model.gguf"
     write(case, model, path, formats)
-    loaded = rf.load_model(path, dtype=torch.float32)
+    loaded = rf.load_model(path, dtype=torch.float32, packed=packed, attn_implementation=None)
     assert type(loaded).__name__ == (case.loads_as or type(model).__name__)
     assert distance(logits(loaded), logits(model)) <= 1e-5
     assert not loaded.training
@@ -96,6 +101,20 @@ def test_round_trip(tmp_path: Path, name: str, formats: Callable[[str, int], Any
         assert getattr(loaded.config, field) == expected, field
     generation = loaded.generation_config
     assert (generation.bos_token_id, generation.eos_token_id, generation.pad_token_id) == (5, 6, 7)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_default_attention(tmp_path: Path, name: str) -> None:
+    """As near to the logits in float64 as the class's own attention is, with room for a rounding more."""
+    model = CASES[name].build()
+    write(CASES[name], model, tmp_path / "model.gguf", float32)
+    loaded = rf.load_model(tmp_path / "model.gguf", dtype=torch.float32)
+    attention = "sdpa" if "falcon" in name else "rocforge"
+    assert loaded.config._attn_implementation == attention
+    own = logits(model)
+    model.config._experts_implementation = "eager"  # the other one has no float64
+    exact = logits(model.double())
+    assert distance(logits(loaded), exact) <= max(1e-6, 2 * distance(own, exact))
 
 
 # Their one rule reorders nothing: one kv head, or no multi-axis rotation.
@@ -336,11 +355,6 @@ def test_keys_without_use_are_named(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert "LlamaForCausalLM has no use for llama.embedding_scale" in caplog.text
 
 
-def test_packed_is_refused(llama_file: Path) -> None:
-    with pytest.raises(ValueError, match="packed=True is not supported"):
-        rf.load_model(llama_file, packed=True)
-
-
 def test_float16_gemma_warns(tmp_path: Path) -> None:
     write(CASES["gemma"], CASES["gemma"].build(), tmp_path / "model.gguf", float32)
     with pytest.warns(UserWarning, match="GemmaForCausalLM computes values above float16's largest"):
@@ -372,6 +386,9 @@ def test_rope_factors_of_no_known_rule_are_kept(tmp_path: Path) -> None:
 
 def test_the_documentation_lists_every_architecture() -> None:
     text = (Path(__file__).parent.parent / "docs" / "models.md").read_text()
-    listed = {tuple(line.split(" | ")[:2]) for line in text.splitlines() if " | yes | " in line}
-    described = {(architecture.gguf, architecture.model_class) for architecture in architectures.ARCHITECTURES}
-    assert {(name.removeprefix("| ").split()[0], model) for name, model in listed} == described
+    rows = [
+        line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ") and " | yes | " in line
+    ]
+    described = [(architecture.gguf, architecture.model_class) for architecture in architectures.ARCHITECTURES]
+    assert sorted((name.split()[0], model) for name, model, *_ in rows) == sorted(described)
+    assert all((exact, packed) == ("yes", "yes") for _, _, exact, packed, *_ in rows)

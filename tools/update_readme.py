@@ -1,17 +1,21 @@
-"""Writes the README's table of formats from the registry; with --check, only says whether it is up to date."""
+"""Writes the README's tables; with --check, only says whether they are up to date.
+
+Formats come from the registry, architectures from docs/models.md.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import rocforge_ops as rf
 
-README = Path(__file__).parent.parent / "README.md"
-BEGIN, END = "<!-- formats: written by tools/update_readme.py -->\n", "<!-- end of formats -->\n"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 
 
-def table() -> str:
+def formats() -> str:
     lines = ["| format | GGUF type | weights a block | bytes a block | bits a weight |", "|---|---|---|---|---|"]
     for f in rf.formats:
         kind = "none" if f.id is None else str(f.id)
@@ -19,18 +23,31 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def architectures() -> str:
+    """The table of docs/models.md without its last column."""
+    text = (ROOT / "docs" / "models.md").read_text()
+    table = text[text.index("| GGUF architecture |") :].split("\n\n")[0]
+    return "".join("|".join(line.split("|")[:-2]) + "|\n" for line in table.splitlines())
+
+
+TABLES: dict[str, Callable[[], str]] = {"formats": formats, "architectures": architectures}
+
+
 def updated(text: str) -> str:
-    """`text` with the table between its two marks replaced."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return before + BEGIN + table() + END + after
+    """`text` with each table between its two marks replaced."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: written by tools/update_readme.py -->\n", f"<!-- end of {name} -->\n"
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = before + begin + table() + end + after
+    return text
 
 
 def main() -> int:
     text = README.read_text()
     if "--check" in sys.argv:
         if text != updated(text):
-            print("the README's table of formats is out of date: run `make readme`", file=sys.stderr)
+            print("the README's tables are out of date: run `make readme`", file=sys.stderr)
             return 1
         return 0
     README.write_text(updated(text))

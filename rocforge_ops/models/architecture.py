@@ -47,6 +47,7 @@ class Architecture:
     rules: tuple[Rule, ...] = ()
     when: Callable[[Header], bool] = field(default=lambda file: True)  # which of several classes one GGUF name means
     float16_overflows: bool = False
+    attention_interface: bool = True  # whether the class takes attention from transformers' registry
 
 
 def tied(file: Header) -> bool:

@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rocforge_ops.attention import register_attention
 from rocforge_ops.gguf import GGUFFile
 
 from .architecture import Architecture
 from .architectures import find
 from .header import Header
 from .meta import EmptyWeights
+from .packed import Packer
 from .plan import Plan, Step, make_plan
 from .progress import progress
 from .require import require
@@ -62,36 +64,40 @@ def load_model(
     dtype: torch.dtype = torch.bfloat16,
     device: str | torch.device = "cpu",
     packed: bool = False,
-    attn_implementation: str | None = None,
+    attn_implementation: str | None = "rocforge",
 ) -> Any:
     """A file's model as the ordinary transformers class of its architecture, in eval mode, ready to `.generate()`.
 
     Args:
         path: a GGUF file; of a split model, any of its parts.
-        dtype: of all weights. Gemma overflows in float16.
+        dtype: of the weights; with `packed` of those that are not packed, of embeddings and of computation. Gemma
+            overflows in float16.
         device: where weights are dequantised and stay.
-        packed: only False is supported.
-        attn_implementation: any name transformers knows; None takes what it prefers for the class: "sdpa", or "eager"
-            where the class has no other (Gemma 2, gpt-oss).
+        packed: matrices stay in their GGUF blocks: linear layers become `rf.nn.QuantizedLinear`, embeddings
+            `rf.nn.QuantizedEmbedding`, experts `rf.nn.QuantizedExperts`. On the CPU they are views of the mapped file.
+        attn_implementation: any name transformers knows; "rocforge" is `mqa_attention`, or "sdpa" where the class
+            takes no other attention than its own (Falcon). None takes what transformers prefers for the class.
 
     Raises:
         GGUFError: the file is malformed.
         ValueError: unknown architecture, missing key, or tensors that do not fit the class (all listed).
         ImportError: transformers or gguf is not installed.
     """
-    if packed:
-        raise ValueError("packed=True is not supported: packed=False dequantises the weights to `dtype`")
     with GGUFFile(path) as file:
         header = Header(file)
         architecture = find(header)
         if dtype == torch.float16 and architecture.float16_overflows:
             warnings.warn(FLOAT16_WARNING.format(architecture.model_class), stacklevel=2)
-        model = _empty_model(_config(header, architecture), dtype, attn_implementation)
+        config = _config(header, architecture)
+        if attn_implementation == "rocforge":
+            register_attention()
+            attn_implementation = "rocforge" if architecture.attention_interface else "sdpa"
+        model = _empty_model(config, dtype, attn_implementation)
         plan = make_plan(header, architecture, model)
         plan.check(True, f"{os.fspath(path)} does not fit {architecture.model_class}")
         if unread := header.unread():
             logger.warning("%s has no use for %s", architecture.model_class, ", ".join(unread))
-        _fill(model, plan, header, dtype, torch.device(device))
+        _fill(model, plan, header, dtype, torch.device(device), packed)
         _set_generation_tokens(model, header)
     return model.to(device).eval()  # the buffers; all weights are there already
 
@@ -102,12 +108,14 @@ def load_into(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
     strict: bool = True,
+    packed: bool = False,
 ) -> Unused:
     """A file's weights into a module the caller built: a transformers model of the file's architecture, or its base.
 
     Parameters are overwritten in place and keep their dtype and device. Parameters on the meta device are allocated: as
     `dtype` (None: their own) on `device` (None: the CPU). Configuration, buffers and mode are left as they are
-    (`load_config` gives the file's configuration).
+    (`load_config` gives the file's configuration). With `packed`, linear layers, embeddings and experts are replaced as
+    by `load_model`.
 
     Raises:
         ValueError: tensors that do not fit the module, all listed at once. Without `strict` only wrong shapes count;
@@ -117,7 +125,7 @@ def load_into(
         header = Header(file)
         plan = make_plan(header, find(header), module)
         plan.check(strict, f"{os.fspath(path)} does not fit {type(module).__name__}")
-        _fill(module, plan, header, dtype, torch.device("cpu" if device is None else device))
+        _fill(module, plan, header, dtype, torch.device("cpu" if device is None else device), packed)
     return Unused(plan.missing, plan.unexpected)
 
 
@@ -146,23 +154,45 @@ def _empty_model(config: Any, dtype: torch.dtype, attn_implementation: str | Non
 
 
 class _Item(NamedTuple):
-    step: Step
+    owner: str  # a module
+    steps: dict[str, Step]  # how its parameters are made
     nbytes: int
 
 
-@torch.no_grad()
-def _fill(module: nn.Module, plan: Plan, file: Header, dtype: torch.dtype | None, device: torch.device) -> None:
-    """Carries out the plan, tensor by tensor in the file's order."""
+def _items(plan: Plan, file: Header) -> list[_Item]:
+    """The steps by module, in the file's order."""
     position = {name: index for index, name in enumerate(file.file)}
-    items = [_Item(step, sum(file.file[name].nbytes for name in step.tensors)) for step in plan.steps]
-    for step, _ in progress(sorted(items, key=lambda item: position[item.step.tensors[0]])):
-        parameter = module.get_parameter(step.parameter)
-        if parameter.is_meta:
-            value = step.value(file, dtype or parameter.dtype, device).view(parameter.shape)
-            owner, _, name = step.parameter.rpartition(".")
-            setattr(module.get_submodule(owner), name, nn.Parameter(value, requires_grad=parameter.requires_grad))
-        else:
-            parameter.copy_(step.value(file, parameter.dtype, parameter.device).view(parameter.shape))
+    steps_of: dict[str, dict[str, Step]] = {}
+    for step in sorted(plan.steps, key=lambda step: position[step.tensors[0]]):
+        owner, _, name = step.parameter.rpartition(".")
+        steps_of.setdefault(owner, {})[name] = step
+    return [
+        _Item(owner, steps, sum(file.file[tensor].nbytes for step in steps.values() for tensor in step.tensors))
+        for owner, steps in steps_of.items()
+    ]
+
+
+@torch.no_grad()
+def _fill(
+    module: nn.Module, plan: Plan, file: Header, dtype: torch.dtype | None, device: torch.device, packed: bool
+) -> None:
+    """Carries out the plan, module by module."""
+    packer = Packer(module, file) if packed else None
+    for owner, steps, _ in progress(_items(plan, file)):
+        target = module.get_submodule(owner)
+        like = target.get_parameter(next(iter(steps)))
+        options = (dtype or like.dtype, device) if like.is_meta else (like.dtype, like.device)
+        if packer is not None and packer.replace(owner, steps, *options):
+            continue
+        for name, step in steps.items():
+            parameter = target.get_parameter(name)
+            if parameter.is_meta:
+                value = step.value(file, dtype or parameter.dtype, device).view(parameter.shape)
+                setattr(target, name, nn.Parameter(value, requires_grad=parameter.requires_grad))
+            else:
+                parameter.copy_(step.value(file, parameter.dtype, parameter.device).view(parameter.shape))
+    if packer is not None:
+        packer.rename_ties()
     if (tie_weights := getattr(module, "tie_weights", None)) is not None:
         tie_weights()
 

@@ -29,13 +29,20 @@ class Step:
     rule: Rule
     order: Tensor | None  # int64, which rows of the (joined) tensors in which order; None: all as they are
 
-    def weight(self, file: Header, device: torch.device) -> Weight:
-        """The packed rows in the parameter's order, on `device`."""
+    def parts(self, file: Header, device: torch.device) -> list[Weight]:
+        """The packed rows of each tensor on `device`, several of them not joined. On the CPU views of the file."""
         weights = [_read(file, name, device) for name in self.tensors]
         if _is_vector(self.tensors):
             weights = [weight.columns_as_rows() for weight in weights]
+        if self.order is None:
+            return weights
         weight = join(weights, self.rule.alternate) if len(weights) > 1 else weights[0]
-        return weight if self.order is None else weight.rows(self.order)
+        return [weight.rows(self.order)]
+
+    def weight(self, file: Header, device: torch.device) -> Weight:
+        """The packed rows in the parameter's order, on `device`."""
+        weights = self.parts(file, device)
+        return join(weights, self.rule.alternate) if len(weights) > 1 else weights[0]
 
     def value(self, file: Header, dtype: torch.dtype, device: torch.device) -> Tensor:
         """The parameter's value; where something is subtracted, in float32 and rounded to `dtype` after it."""
@@ -162,9 +169,11 @@ def _significant(shape: Iterable[int]) -> list[int]:
 
 def _read(file: Header, name: str, device: torch.device) -> Weight:
     tensor = file.file[name]
-    weight = Weight(tensor.packed().to(device), tensor.format)
-    scale = name.removesuffix(".weight") + ".scale"  # second level of NVFP4: per tensor or per expert
-    return weight.scaled(file.file[scale].dequantize(torch.float32, device)) if file.has(scale) else weight
+    name = name.removesuffix(".weight") + ".scale"  # second level of NVFP4: per tensor or per expert
+    scale = file.file[name].dequantize(torch.float32, device) if file.has(name) else None
+    if scale is not None and scale.numel() == 1:
+        scale = scale.view(())
+    return Weight(tensor.packed().to(device), tensor.format, scale)
 
 
 def _second_scales(tensors: Iterable[str]) -> set[str]:

@@ -29,5 +29,6 @@ ARCHITECTURES = (
             "bias": has("blk.0.attn_qkv.bias"),
         },
         (Rule(r".*\.query_key_value\.(?:weight|bias)", rows=grouped_qkv),),
+        attention_interface=False,
     ),
 )
