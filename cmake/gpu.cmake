@@ -8,15 +8,20 @@ set(rocforge_gpu_kernels
   csrc/hip/attention_rows_kernel.hip
   csrc/hip/attention_tiles_kernel.hip
   csrc/hip/decode_rows_kernel.hip
+  csrc/hip/qkv_rope_cache_kernel.hip
   csrc/hip/rotary_embedding_kernel.hip)
 set(rocforge_gpu_hosts
   csrc/hip/decode_rows.cpp
   csrc/hip/dequantize.cpp
   csrc/hip/embedding.cpp
   csrc/hip/mqa_attention.cpp
+  csrc/hip/qkv_rope_cache.cpp
   csrc/hip/rotary_embedding.cpp)
 # Kernels that must round as the CPU does: no fused multiply-add.
-set(rocforge_exact_kernels csrc/hip/decode_rows_kernel.hip)
+set(rocforge_exact_kernels
+  csrc/hip/decode_rows_kernel.hip
+  csrc/hip/qkv_rope_cache_kernel.hip
+  csrc/hip/rotary_embedding_kernel.hip)
 # Kernels compiled in several parts, each with its ROCFORGE_SHARD: compilers then work on them at once.
 set(rocforge_sharded_kernels
   csrc/hip/attention_tiles_kernel.hip

@@ -11,6 +11,7 @@
 // clang-format off
 // Besides what is written out here and in gpu/types.h, the chosen header supplies in namespace rocforge::gpu
 //   kArch, kWave                          the architecture compiled for, and its lanes a wave
+//   ROCFORGE_INDEXED                      before the type of a const kernel parameter with an array indexed at run time
 //   SHARED(float, tile, [16][17]);        LDS of the workgroup, contents undefined
 //   dynamic_lds<T>()                      the launch's dynamic LDS, aligned to 16 bytes
 //   syncthreads()                         orders memory between the threads of the workgroup

@@ -3,24 +3,22 @@
 
 #include <cstdint>
 
+#include "hip/head_work.h"
+
 namespace rocforge::gpu {
 
-enum class RotaryType { kDouble, kFloat, kHalf, kBFloat16 };
-
-// A tensor [B, H, L, width] of any strides, in elements.
-struct RotaryView {
-  const void *first;
-  int64_t strides[4];
-};
-
 struct Rotary {
-  RotaryView x, cos, sin;
-  void *out;  // [batch, heads, length, head_dim], contiguous
-  int64_t batch, heads, length, head_dim;
-  int64_t pairs;       // rotated pairs of a row; the elements after them are copied
-  int64_t angle_step;  // entries from one pair's angle to the next
+  const void *x;         // [batch, heads, length, head_dim]
+  int64_t x_strides[3];  // batch, heads, length; in elements, as all strides here
+  int64_t element_step;  // x's last stride
+  void *out;             // the same shape, contiguous
+  int64_t batch, heads, length;
+  int head_dim, pairs;  // the elements after 2 * pairs are copied
+  Angles angles;
+  int64_t cos_strides[3], sin_strides[3];  // batch, heads, length
   bool interleaved;
-  RotaryType type, angle_type;  // angle_type: kFloat or `type`
+  bool vector;  // every 16 bytes of a row, the halves of every pair and its angles begin at a multiple of 16
+  RowType type;
 };
 
 // Queues the work on `stream`. std::runtime_error when the launch fails.

@@ -1,79 +1,67 @@
-// A thread rotates one pair, or copies one element behind the pairs. Neighbouring threads take neighbouring pairs.
+// A group of lanes rotates heads of one token.
 #include "hip/gpu.h"
+// gpu.h first.
+#include "hip/head_vectors.h"
 #include "hip/rotary_embedding.h"
 
 namespace rocforge::gpu {
 namespace {
 
-constexpr int kThreads = 256;
-
-// The type of the arithmetic, and conversions to and from it.
-template <class T> struct Arithmetic {
-  using type = float;
-  static ROCFORGE_DEVICE float widen(T value) { return to_float(value); }
-  static ROCFORGE_DEVICE T narrow(float value) { return from_float<T>(value); }
-};
-template <> struct Arithmetic<double> {
-  using type = double;
-  static ROCFORGE_DEVICE double widen(double value) { return value; }
-  static ROCFORGE_DEVICE double narrow(double value) { return value; }
-};
-
-template <class T> ROCFORGE_DEVICE const T *row_of(const RotaryView &view, int64_t b, int64_t h, int64_t l) {
-  return static_cast<const T *>(view.first) + b * view.strides[0] + h * view.strides[1] + l * view.strides[2];
+template <class T, bool kInterleaved>
+ROCFORGE_DEVICE HeadRows<T> rows_of(const Rotary &work, const HeadGrid &grid, const HeadUnit &unit) {
+  const auto offset = [&](const int64_t (&strides)[3]) {
+    return unit.batch * strides[0] + unit.block * strides[1] + unit.token * strides[2];
+  };
+  const int64_t out_head = work.length * work.head_dim;
+  HeadRows<T> rows{};
+  rows.x = static_cast<const T *>(work.x) + offset(work.x_strides);
+  rows.out =
+      static_cast<T *>(work.out) + (unit.batch * work.heads + unit.block) * out_head + unit.token * work.head_dim;
+  rows.x_step = grid.blocks * work.x_strides[1];
+  rows.out_step = grid.blocks * out_head;
+  rows.element_step = work.element_step;
+  rows.heads = rows.most_heads =
+      unit.exists ? static_cast<int>((work.heads - unit.block + grid.blocks - 1) / grid.blocks) : 0;
+  rows.items = {work.head_dim, work.pairs, kInterleaved, kWidth<T>};
+  rows.angles = work.angles;
+  rows.offsets = {offset(work.cos_strides), offset(work.sin_strides), grid.blocks * work.cos_strides[1],
+                  grid.blocks * work.sin_strides[1]};
+  return rows;
 }
 
-template <class T, class Angle>
-__global__ void __launch_bounds__(kThreads) rotary_kernel(const Rotary work, int64_t items_per_row, int64_t items) {
-  using Math = Arithmetic<T>;
-  using Wide = typename Math::type;
-  const int64_t step = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < items; i += step) {
-    const int64_t row = i / items_per_row, item = i - row * items_per_row;
-    const int64_t l = row % work.length, bh = row / work.length, h = bh % work.heads, b = bh / work.heads;
-    const T *const x = row_of<T>(work.x, b, h, l);
-    T *const out = static_cast<T *>(work.out) + row * work.head_dim;
-    if (item >= work.pairs) {
-      const int64_t copied = work.pairs + item;
-      out[copied] = x[copied * work.x.strides[3]];
-      continue;
-    }
-    const int64_t first = work.interleaved ? 2 * item : item, second = first + (work.interleaved ? 1 : work.pairs);
-    const int64_t angle = item * work.angle_step;
-    const Wide c =
-        static_cast<Wide>(Arithmetic<Angle>::widen(row_of<Angle>(work.cos, b, h, l)[angle * work.cos.strides[3]]));
-    const Wide s =
-        static_cast<Wide>(Arithmetic<Angle>::widen(row_of<Angle>(work.sin, b, h, l)[angle * work.sin.strides[3]]));
-    const Wide p = Math::widen(x[first * work.x.strides[3]]), q = Math::widen(x[second * work.x.strides[3]]);
-    out[first] = Math::narrow(p * c - q * s);
-    out[second] = Math::narrow(q * c + p * s);
+template <class T, bool kInterleaved, bool kVector>
+__global__ void __launch_bounds__(kHeadThreads) rotary_kernel(const Rotary work, const HeadGrid grid) {
+  const HeadUnit unit = unit_of_group(grid, blockIdx.x);
+  const HeadRows<T> rows = rows_of<T, kInterleaved>(work, grid, unit);
+  if constexpr (kVector) {
+    rotate_vectors<T, kInterleaved>(rows, unit.lane, unit.lanes);
+  } else {
+    process_elements(rows, unit.lane, unit.lanes);
   }
 }
 
-template <class T, class Angle> void launch_rotary(const Rotary &work, void *stream) {
-  const int64_t items_per_row = work.head_dim - work.pairs;
-  const int64_t items = work.batch * work.heads * work.length * items_per_row;
-  const int64_t workgroups = (items + kThreads - 1) / kThreads, most = 64 * device_properties().compute_units;
-  const auto grid = static_cast<unsigned>(workgroups < most ? workgroups : most);
-  launch({"rotary_embedding", dim3(grid), kThreads, stream}, rotary_kernel<T, Angle>, work, items_per_row, items);
-}
-
 template <class T> void launch_rotary(const Rotary &work, void *stream) {
-  if (work.angle_type == RotaryType::kFloat) return launch_rotary<T, float>(work, stream);
-  launch_rotary<T, T>(work, stream);
+  const HeadGrid grid =
+      head_grid(work.batch, work.length, work.heads, row_lanes(work.head_dim, work.pairs, kWidth<T>),
+                device_properties().compute_units, /*tokens_inside=*/work.x_strides[2] < work.x_strides[1]);
+  auto *kernel = work.interleaved ? rotary_kernel<T, true, false> : rotary_kernel<T, false, false>;
+  if constexpr (sizeof(T) < sizeof(double)) {  // nobody waits for float64
+    if (work.vector) kernel = work.interleaved ? rotary_kernel<T, true, true> : rotary_kernel<T, false, true>;
+  }
+  launch({"rotary_embedding", dim3(grid.workgroups()), kHeadThreads, stream}, kernel, work, grid);
 }
 
 }  // namespace
 
 void rotate(const Rotary &work, void *stream) {
   switch (work.type) {
-    case RotaryType::kDouble:
+    case RowType::kDouble:
       return launch_rotary<double>(work, stream);
-    case RotaryType::kFloat:
+    case RowType::kFloat:
       return launch_rotary<float>(work, stream);
-    case RotaryType::kHalf:
+    case RowType::kHalf:
       return launch_rotary<f16>(work, stream);
-    case RotaryType::kBFloat16:
+    case RowType::kBFloat16:
       return launch_rotary<bf16>(work, stream);
   }
 }

@@ -1,6 +1,6 @@
-// How a row of head_dim elements is cut into items that one thread works on: the element pairs that rotate first, then
-// the elements behind them, 2 * width elements an item. The order in which a row's squares are summed follows from it,
-// so that every device computes the same bits. Device code includes gpu.h first, which supplies ROCFORGE_HD.
+// How a row of head_dim elements is cut into items, 32 bytes each, that one thread works on: pairs that rotate first,
+// then the elements behind them. The order in which a row's squares are summed follows from it, so that every device
+// computes the same bits. Device code includes gpu.h first, which supplies ROCFORGE_HD.
 #pragma once
 
 #include <cstdint>
@@ -10,32 +10,43 @@
 
 namespace rocforge {
 
+// Two elements of a row, -1: none.
+struct ElementPair {
+  int first, second;
+};
+
 struct RowItems {
   int head_dim;
   int pairs;         // that rotate
   bool interleaved;  // a pair is two neighbours, otherwise elements i and i + pairs
-  int width;         // elements in 16 bytes
+  int width;         // pairs of an item: elements in 16 bytes
 
   ROCFORGE_HD int rotated() const { return (pairs + width - 1) / width; }  // items that consist of pairs
   ROCFORGE_HD int count() const { return rotated() + (head_dim - 2 * pairs + 2 * width - 1) / (2 * width); }
-
-  // The element at entry e (0 .. 2 * width) of an item, -1 where its pairs or the row have ended. Entries e and
-  // e + width of an item are a pair, or 2 e and 2 e + 1 where pairs are interleaved.
-  ROCFORGE_HD int element(int item, int e) const {
-    if (item >= rotated() || interleaved) {
-      const int first = item < rotated() ? 2 * width * item : 2 * pairs + 2 * width * (item - rotated());
-      return first + e < (item < rotated() ? 2 * pairs : head_dim) ? first + e : -1;
+  // Pair i (0 .. width) of an item; elements that do not rotate are paired as they lie in memory.
+  ROCFORGE_HD ElementPair pair(int item, int i) const {
+    const bool rotates = item < rotated();
+    if (rotates && !interleaved) {
+      const int at = width * item + i;
+      return at < pairs ? ElementPair{at, pairs + at} : ElementPair{-1, -1};
     }
-    const int pair = width * item + e % width;
-    return pair >= pairs ? -1 : e < width ? pair : pairs + pair;
-  }
-
-  // Threads that share a row, a power of two: thread t has items t, t + lanes(), ...
-  ROCFORGE_HD int lanes() const {
-    int lanes = 1;
-    while (lanes < 32 && lanes < count()) lanes *= 2;
-    return lanes;
+    const int start = rotates ? 2 * width * item : 2 * pairs + 2 * width * (item - rotated());
+    const int end = rotates ? 2 * pairs : head_dim;
+    const int first = start + (interleaved ? 2 * i : i), second = first + (interleaved ? 1 : width);
+    return {first < end ? first : -1, second < end ? second : -1};
   }
 };
+
+// Host code from here on. Items of a row, as RowItems::count().
+inline int row_items(int head_dim, int pairs, int width) {
+  return (pairs + width - 1) / width + (head_dim - 2 * pairs + 2 * width - 1) / (2 * width);
+}
+
+// How many lanes share a row, a power of two: lane t has items t, t + lanes, ...
+inline int row_lanes(int head_dim, int pairs, int width) {
+  int lanes = 1;
+  while (lanes < 32 && lanes < row_items(head_dim, pairs, width)) lanes *= 2;
+  return lanes;
+}
 
 }  // namespace rocforge

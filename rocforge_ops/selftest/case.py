@@ -15,9 +15,16 @@ Reference = Callable[..., Any]  # (operator's name, *arguments, **options), on t
 UNITS = {"GB/s": 1e9, "TFLOP/s": 1e12}
 
 
-def on_cpu(operator: str, *arguments: Any, **options: Any) -> Any:
-    """The reference: the CPU's own kernel."""
-    return getattr(torch.ops.rocforge, operator)(*arguments, **options)
+def run(operator: str, *arguments: Any, **options: Any) -> Any:
+    """The operator's result; for one that writes to its arguments a tuple, with those after it."""
+    op = getattr(torch.ops.rocforge, operator)
+    result = op(*arguments, **options)
+    declared = op.default._schema.arguments
+    written = [a for a, d in zip(arguments, declared, strict=False) if d.alias_info and d.alias_info.is_write]
+    return (result, *written) if written else result
+
+
+on_cpu: Reference = run  # the CPU's own kernel
 
 
 @dataclass(frozen=True)
@@ -66,11 +73,10 @@ class Case:
         return Result(self.row, self.column, wrong, rate, self.unit)
 
     def _check(self, operator: str, device: str, reference: Reference) -> str:
-        run = getattr(torch.ops.rocforge, operator)
         for here, there in zip(self.inputs("cpu"), self.inputs(device), strict=True):
             exact = self.exact(here)
             expected = reference(operator, *exact.arguments, **exact.options)
-            actual = run(*there.arguments, **there.options)
+            actual = run(operator, *there.arguments, **there.options)
             actual = actual.cpu() if isinstance(actual, Tensor) else tuple(t.cpu() for t in actual)
             if wrong := self.difference(actual, expected):
                 return wrong

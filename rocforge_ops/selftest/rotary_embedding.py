@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rocforge_ops.bench.timing import Action
-from rocforge_ops.selftest.case import Call, Case
+from rocforge_ops.selftest.case import Call, Case, bit_difference
 
 OPERATOR = "rotary_embedding"
 TITLE = "rotary_embedding, bytes read and written"
@@ -23,7 +23,7 @@ def cases() -> Iterator[Case]:
                 "interleaved" if interleaved else "half-split",
                 name,
                 functools.partial(_inputs, dtype, interleaved),
-                functools.partial(_rounding_difference, dtype),
+                bit_difference,
                 functools.partial(_load, dtype, interleaved),
             )
 
@@ -33,14 +33,6 @@ def _inputs(dtype: torch.dtype, interleaved: bool, device: str) -> Iterator[Call
         cos, sin = _angles(7, pairs, device)
         x = _normal(2, 7, 3, head_dim + 3, device=device).to(dtype)
         yield Call((x.transpose(1, 2)[..., 3:], cos, sin, interleaved))
-
-
-def _rounding_difference(dtype: torch.dtype, actual: Tensor, expected: Tensor) -> str:
-    """Two roundings of one sum of two products: a step of the dtype apart, or of float32 where they cancel."""
-    step = torch.finfo(dtype).eps
-    bound = expected.double().abs() * step + 8 * torch.finfo(torch.float32).eps * expected.double().abs().max()
-    error = (actual.double() - expected.double()).abs()
-    return "" if bool((error <= bound).all()) else f"error {error.max():.3g} above {bound.max():.3g}"
 
 
 def _load(dtype: torch.dtype, interleaved: bool, device: str) -> tuple[Sequence[Action], float]:

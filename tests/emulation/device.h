@@ -17,6 +17,7 @@
 // two calls of the helper are two places: T f(T x ROCFORGE_SITE) { return shuffle_xor(x, 1 ROCFORGE_PASS_SITE); }
 #define ROCFORGE_SITE , const char *site_file = __builtin_FILE(), int site_line = __builtin_LINE()
 #define ROCFORGE_PASS_SITE , site_file, site_line
+#define ROCFORGE_INDEXED
 
 #define ROCFORGE_TABLE inline constexpr
 

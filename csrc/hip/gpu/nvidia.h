@@ -10,6 +10,7 @@
 #define ROCFORGE_DEVICE __device__ __forceinline__
 #define ROCFORGE_SITE  // see tests/emulation/device.h
 #define ROCFORGE_PASS_SITE
+#define ROCFORGE_INDEXED __grid_constant__
 #define SHARED(T, name, dims) __shared__ __align__(16) T name dims
 #define ROCFORGE_TABLE [[maybe_unused]] static __device__ constexpr
 #define ROCFORGE_RUNTIME(name) cuda##name

@@ -55,11 +55,12 @@ int64_t slot(const Positions &positions, int64_t b, int64_t l, int64_t capacity,
 // The sum in the order of row_items.h: each lane's items one after another, then the lanes as a tree.
 template <class W> W sum_of_squares(const std::vector<W> &row, const RowItems &items) {
   W sums[32] = {};
-  const int lanes = items.lanes();
+  const int lanes = row_lanes(items.head_dim, items.pairs, items.width);
   for (int item = 0; item < items.count(); ++item) {
-    for (int e = 0; e < 2 * items.width; ++e) {
-      const int at = items.element(item, e);
-      if (at >= 0) sums[item % lanes] += row[at] * row[at];
+    for (int i = 0; i < items.width; ++i) {
+      const ElementPair pair = items.pair(item, i);
+      if (pair.first >= 0) sums[item % lanes] += row[pair.first] * row[pair.first];
+      if (pair.second >= 0) sums[item % lanes] += row[pair.second] * row[pair.second];
     }
   }
   for (int half = lanes / 2; half > 0; half /= 2) {
