@@ -11,11 +11,18 @@ import rocforge_ops as rf
 
 # A library of kernels compiled for the CPU (docs/gpu.md): its operators take the place of the CPU's in this process.
 EMULATED = os.environ.get("ROCFORGE_EMULATED")
-if EMULATED:
-    torch.ops.load_library(EMULATED)
-
+# Or AMD machine code for this architecture, executed on the CPU (tests/machine_code/run.py).
+MACHINE_CODE = os.environ.get("ROCFORGE_MACHINE_CODE")
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("ROCFORGE_SHARED", ROOT.parent / "shared"))
+
+if EMULATED:
+    torch.ops.load_library(EMULATED)
+if MACHINE_CODE:
+    import machine_code
+
+    machine_code.install(MACHINE_CODE)
+KERNELS = MACHINE_CODE or (EMULATED and Path(EMULATED).stem.removeprefix("librocforge_"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,8 +51,8 @@ def golden_blocks() -> dict[str, np.ndarray]:
 
 
 def devices() -> list:
-    if EMULATED:
-        return [pytest.param("cpu", id=Path(EMULATED).stem.removeprefix("librocforge_"))]
+    if KERNELS:
+        return [pytest.param("cpu", id=KERNELS)]
     return ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -60,7 +67,7 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def reference_device() -> str:
     """The CPU with its own operators: for what only they promise."""
-    if EMULATED:
+    if KERNELS:
         pytest.skip("the CPU's own operators are replaced in this run")
     return "cpu"
 
@@ -76,7 +83,7 @@ def gradient_device(device: str) -> str:
 @pytest.fixture
 def kernel_device(device: str) -> str:
     """A GPU, real or emulated: for what only its kernels promise."""
-    if device == "cpu" and not EMULATED:
+    if device == "cpu" and not KERNELS:
         pytest.skip("a promise of the GPU kernels")
     return device
 
