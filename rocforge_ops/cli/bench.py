@@ -15,6 +15,7 @@ def add_parser(commands: Any) -> None:
     )
     operators = parser.add_subparsers(title="operators", metavar="OPERATOR", required=True)
     _add_dequantize(operators)
+    _add_linear(operators)
     _add_attention(operators)
 
 
@@ -29,6 +30,19 @@ def _add_dequantize(operators: Any) -> None:
     )
     dequantize.add_arguments(parser)
     parser.set_defaults(run=dequantize.run)
+
+
+def _add_linear(operators: Any) -> None:
+    from rocforge_ops.bench import linear
+
+    parser = operators.add_parser(
+        "linear",
+        help="linear on packed weights",
+        description=linear.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    linear.add_arguments(parser)
+    parser.set_defaults(run=linear.run)
 
 
 def _add_attention(operators: Any) -> None:
