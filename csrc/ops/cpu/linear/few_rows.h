@@ -41,20 +41,53 @@ template <int kRows> class DotSums {
   // weights8 [8] with x [kRows, 8]; `row` is x's stride. Chain `i` % kChains.
   ROCFORGE_HD void add8(const Float8 &weights8, const float *x, int64_t row, int i) {
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) add_product(sums_[i % kChains][r], weights8, x + r * row);
+    for (int r = 0; r < kRows; ++r) add_product(chains_[i % kChains][r], weights8, x + r * row);
   }
-  ROCFORGE_HD void finish(float *out) {
+  // Adds the chains to the totals and starts them anew: a sum of short sums is rounded less than one long sum.
+  ROCFORGE_HD void fold() {
 #pragma GCC unroll 4
     for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int i = 1; i < kChains; ++i) add(sums_[0][r], sums_[i][r]);
-      out[r] = sum_of_lanes(sums_[0][r]);
+      for (int i = 0; i < kChains; ++i) {
+        add(totals_[r], chains_[i][r]);
+        chains_[i][r] = Float8{};
+      }
     }
+  }
+  ROCFORGE_HD void store(float *out) {
+#pragma GCC unroll 4
+    for (int r = 0; r < kRows; ++r) out[r] = sum_of_lanes(totals_[r]);
   }
 
  private:
-  Float8 sums_[kChains][kRows] = {};
+  Float8 chains_[kChains][kRows] = {}, totals_[kRows] = {};
 };
+
+constexpr int kFold = 512;  // weights between two folds
+
+// One block, or one chunk of plain values, with as many columns of x [kRows, ...].
+template <class Format, int kRows>
+ROCFORGE_HD void add_block(DotSums<kRows> &sums, const typename Format::Block &block, const float *x, int64_t row) {
+  constexpr int kGroups = Format::scale_size / 8;
+#pragma GCC unroll 16
+  for (int group = 0; group < Format::block_size / 8; group += kGroups) {
+    const formats::Scale scale = Format::scale(block, group);
+#pragma GCC unroll 32
+    for (int i = 0; i < kGroups; ++i) {
+      Float8 decoded;
+      formats::weights8<Format>(Format::levels8(block, group + i), scale, decoded);
+      sums.add8(decoded, x + 8 * (group + i), row, i);
+    }
+  }
+}
+template <class Format, int kRows>
+ROCFORGE_HD void add_chunk(DotSums<kRows> &sums, const typename Format::Block *values, int count, const float *x,
+                           int64_t row) {
+  Float8 decoded[kChunk / 8];
+  decode_chunk<Format>(values, count, reinterpret_cast<float *>(decoded));
+#pragma GCC unroll 8
+  for (int i = 0; i < kChunk / 8; ++i) sums.add8(decoded[i], x + 8 * i, row, i);
+}
 
 // A packed row with each of kRows rows of x. Rows of x are `row` floats apart, padded with zeros to whole chunks.
 template <class Format, int kRows>
@@ -62,30 +95,20 @@ void dots(const uint8_t *__restrict packed, int64_t weights, const float *__rest
           float *__restrict out) {
   const auto *const blocks = reinterpret_cast<const typename Format::Block *>(packed);
   DotSums<kRows> sums;
-  if constexpr (Format::is_plain) {
-    for (int64_t begin = 0; begin < weights; begin += kChunk) {
-      Float8 values[kChunk / 8];
-      const int count = static_cast<int>(weights - begin < kChunk ? weights - begin : kChunk);
-      decode_chunk<Format>(blocks + begin, count, reinterpret_cast<float *>(values));
-#pragma GCC unroll 8
-      for (int i = 0; i < kChunk / 8; ++i) sums.add8(values[i], x + begin + 8 * i, row, i);
-    }
-  } else {
-    constexpr int kGroups = Format::scale_size / 8;
-    for (int64_t b = 0; b < weights / Format::block_size; ++b, x += Format::block_size) {
-#pragma GCC unroll 16
-      for (int group = 0; group < Format::block_size / 8; group += kGroups) {
-        const formats::Scale scale = Format::scale(blocks[b], group);
-#pragma GCC unroll 32
-        for (int i = 0; i < kGroups; ++i) {
-          Float8 decoded;
-          formats::weights8<Format>(Format::levels8(blocks[b], group + i), scale, decoded);
-          sums.add8(decoded, x + 8 * (group + i), row, i);
-        }
+  for (int64_t begin = 0; begin < weights; begin += kFold) {
+    const int64_t end = weights - begin < kFold ? weights : begin + kFold;
+    if constexpr (Format::is_plain) {
+      for (int64_t i = begin; i < end; i += kChunk) {
+        add_chunk<Format>(sums, blocks + i, static_cast<int>(end - i < kChunk ? end - i : kChunk), x + i, row);
+      }
+    } else {
+      for (int64_t i = begin; i < end; i += Format::block_size) {
+        add_block<Format>(sums, blocks[i / Format::block_size], x + i, row);
       }
     }
+    sums.fold();
   }
-  sums.finish(out);
+  sums.store(out);
 }
 
 using Dots = void (*)(const uint8_t *packed, int64_t weights, const float *x, int64_t row, float *out);
