@@ -1,5 +1,7 @@
 """GGUF weights and grouped attention as PyTorch operators (`torch.ops.rocforge`)."""
 
+from pathlib import Path
+
 from rocforge_ops import attention, ggml_kernel, integrations, nn
 from rocforge_ops.attention import register_attention, scaled_dot_product_attention
 from rocforge_ops.cache import KVCache
@@ -21,6 +23,8 @@ from rocforge_ops.rope import RopeConfig
 
 __version__ = "0.1.0"
 
+cmake_prefix_path = str(Path(__file__).parent)  # for find_package(rocforge) of a C++ project
+
 __all__ = [
     "GGUFError",
     "GGUFFile",
@@ -29,6 +33,7 @@ __all__ = [
     "MultiQueryConfig",
     "RopeConfig",
     "attention",
+    "cmake_prefix_path",
     "dequantize",
     "embedding",
     "formats",

@@ -48,8 +48,11 @@ ROCFORGE_DEVICE HeadRows<T> rows_of(const QkvRopeCache &work, const QkvPart &par
   HeadRows<T> rows;
   rows.x = static_cast<const T *>(part.x) + unit.batch * part.x_strides[0] + unit.token * part.x_strides[1] +
            unit.block * part.x_strides[2];
-  rows.out = static_cast<T *>(part.out) + unit.batch * part.out_strides[0] + unit.block * part.out_strides[1] +
-             row * part.out_strides[2];
+  const int64_t out_row = row < 0 ? 0 : row;
+  rows.out = static_cast<T *>(part.out);
+  if (work.capacity > 0 || !part.cached) {  // a cache without room has no memory either
+    rows.out += unit.batch * part.out_strides[0] + unit.block * part.out_strides[1] + out_row * part.out_strides[2];
+  }
   rows.x_step = grid.blocks * part.x_strides[2];
   rows.out_step = grid.blocks * part.out_strides[1];
   rows.element_step = 1;

@@ -1,7 +1,6 @@
 // The container reader for Python (rocforge_ops/gguf.py). Lists cross as whole tensors: one call per file, not one per
 // tensor or string.
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <torch/custom_class.h>
 #include <torch/library.h>
 
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "gguf/file.h"
+#include "rocforge/ops.h"
 
 namespace rocforge {
 namespace {
@@ -113,14 +113,7 @@ class GGUFFile : public torch::CustomClassHolder {
     return infos;
   }
 
-  // uint8 [..., row_bytes] in torch's order: a view of the map, which lives as long as the tensor's storage.
-  at::Tensor packed(int64_t index) const {
-    const gguf::Tensor &tensor = file_.tensors().at(index);
-    std::vector<int64_t> sizes(tensor.ne.rend() - tensor.n_dims, tensor.ne.rend());
-    sizes.back() = tensor.row_bytes();
-    // The map is copy-on-write, so that even a write through the tensor is sound.
-    return at::from_blob(const_cast<uint8_t *>(tensor.data.get()), sizes, [map = tensor.data](void *) {}, at::kByte);
-  }
+  at::Tensor packed(int64_t index) const { return rocforge::packed(file_.tensors().at(index)); }
 
  private:
   gguf::File file_;
