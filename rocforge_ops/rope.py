@@ -132,9 +132,9 @@ class RopeConfig:
         return found
 
     def frequencies(self, head_dim: int, long: bool = False) -> Tensor:
-        """Radians a position for each pair, float64 [R / 2]; `long` asks longrope for its long set."""
+        """Radians a position for each pair, float64 [R / 2] on the CPU; `long` asks longrope for its long set."""
         size = self.size(head_dim)
-        plain = self.base ** (-2 * torch.arange(size // 2, dtype=torch.float64) / size)
+        plain = self.base ** (-2 * torch.arange(size // 2, dtype=torch.float64, device="cpu") / size)
         if self.scaling == "linear":
             return plain / self.factor
         if self.scaling == "llama3":
@@ -142,7 +142,8 @@ class RopeConfig:
         if self.scaling == "yarn":
             return plain / self.factor + (plain - plain / self.factor) * (1 - self._yarn_ramp(size))
         if self.scaling in ("longrope", "factors"):
-            return plain / torch.tensor(self.long_factors if long else self.factors, dtype=torch.float64)
+            factors = self.long_factors if long else self.factors
+            return plain / torch.tensor(factors, dtype=torch.float64, device="cpu")
         return plain
 
     def amplitude(self) -> float:
@@ -178,7 +179,7 @@ class RopeConfig:
         first, last = max(first, 0), min(last, size - 1)
         if first == last:
             last += 0.001
-        return ((torch.arange(size // 2, dtype=torch.float64) - first) / (last - first)).clamp(0, 1)
+        return ((torch.arange(size // 2, dtype=torch.float64, device="cpu") - first) / (last - first)).clamp(0, 1)
 
 
 def _yarn_attention(factor: float, mscale: float = 1.0) -> float:

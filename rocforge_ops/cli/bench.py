@@ -17,6 +17,7 @@ def add_parser(commands: Any) -> None:
     _add_dequantize(operators)
     _add_linear(operators)
     _add_attention(operators)
+    _add_model(operators)
 
 
 def _add_dequantize(operators: Any) -> None:
@@ -56,3 +57,16 @@ def _add_attention(operators: Any) -> None:
     )
     attention.add_arguments(parser)
     parser.set_defaults(run=attention.run)
+
+
+def _add_model(operators: Any) -> None:
+    from rocforge_ops.bench import model
+
+    parser = operators.add_parser(
+        "model",
+        help="a decoding step: a layer's stages, the layer, a whole model",
+        description=model.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    model.add_arguments(parser)
+    parser.set_defaults(run=model.run)
