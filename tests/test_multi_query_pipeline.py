@@ -233,8 +233,7 @@ def test_padding_on_the_right(device):
         torch.testing.assert_close(out[b, :n], expect[b, :n], rtol=1e-5, atol=1e-5)
 
 
-def test_any_projection(device):
-    """One that gives three tensors, and one on packed weights."""
+def test_projections_that_give_three_tensors(device):
     config = rf.MultiQueryConfig(4, 2, 16, rf.RopeConfig(), hidden_size=32, qk_norm=True)
     module = layer(config, device)
     hidden = torch.randn(2, 33, 32, device=device)
@@ -245,6 +244,41 @@ def test_any_projection(device):
         projection.weight = torch.nn.Parameter(weight.clone(), requires_grad=False)
     module.qkv = rf.nn.SeparateProjections(*separate)
     torch.testing.assert_close(module(hidden), expect, rtol=1e-5, atol=1e-5)
+
+
+def test_packed_projections(device):
+    """Both projections on GGUF blocks, prompt and a step; the reference has their decoded values."""
+    config = rf.MultiQueryConfig(6, 1, 16, rf.RopeConfig(), hidden_size=96)
+    module = layer(config, device)
+    blocks = packed_blocks("Q5_0", 128).to(device), packed_blocks("Q4_1", 96).to(device)
+    module.qkv.weight = torch.nn.Parameter(reference.dequantize(blocks[0], "Q5_0"), requires_grad=False)
+    module.out.weight = torch.nn.Parameter(reference.dequantize(blocks[1], "Q4_1"), requires_grad=False)
+    hidden = 0.02 * torch.randn(2, 35, 96, device=device)
+    exact, plain = (expected(module, hidden, dtype) for dtype in (torch.float64, torch.float32))
+    module.qkv, module.out = rf.nn.QuantizedLinear(blocks[0], "Q5_0"), rf.nn.QuantizedLinear(blocks[1], "Q4_1")
+    check(module(hidden), exact, plain)
+    cache = rf.KVCache.for_config(config, 2, 40, device=device)
+    check(torch.cat([module(part, cache=cache) for part in hidden.split([34, 1], 1)], 1), exact, plain)
+
+
+@pytest.mark.parametrize("formats", [("Q4_1", "Q4_1", "Q5_1"), ("Q4_1", "Q5_0", "Q5_1")], ids="-".join)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_gated_mlp_on_packed_weights(formats, dtype, device):
+    """down(silu(gate(x)) * up(x)) for prompts and for few tokens; one launch for gate and up where formats agree."""
+    blocks = [packed_blocks(format, rows).to(device) for format, rows in zip(formats, (96, 96, 48), strict=True)]
+    mlp = rf.nn.GatedMLP(*(rf.nn.QuantizedLinear(b, format) for b, format in zip(blocks, formats, strict=True)))
+    weights = [reference.dequantize(b, format) for b, format in zip(blocks, formats, strict=True)]
+    hidden = (0.05 * torch.randn(2, 35, 96, device=device)).to(dtype)
+
+    def through(dtype):
+        gate, up, down = (w.to(dtype).mT for w in weights)
+        x = hidden.to(dtype)
+        return (torch.nn.functional.silu(x @ gate) * (x @ up)) @ down
+
+    exact, plain = through(torch.float64), through(dtype)
+    assert len(mlp.gate_up) == len(set(formats[:2]))
+    check(mlp(hidden), exact, plain)
+    check(mlp(hidden[:, :1]), exact[:, :1], plain[:, :1])
 
 
 def test_glm4_model(device):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 from rocforge_ops.cache import KVCache
 from rocforge_ops.config import MultiQueryConfig
 from rocforge_ops.formats import formats
-from rocforge_ops.nn.multi_query_attention import MultiQueryAttention
-from rocforge_ops.ops.embedding import embedding
+from rocforge_ops.nn import MultiQueryAttention, QuantizedEmbedding, QuantizedLinear
 from rocforge_ops.ops.mqa_attention import mqa_attention
 
 
@@ -27,26 +27,16 @@ class Sizes:
     dtype: torch.dtype
 
 
-class Packed(nn.Module):
-    """A matrix [rows, columns] of random finite blocks."""
-
-    def __init__(self, rows: int, columns: int, format: str) -> None:
-        super().__init__()
-        if columns % formats[format].block_size:
-            raise ValueError(f"{format} stores blocks of {formats[format].block_size} weights, got rows of {columns}")
-        row_bytes = columns // formats[format].block_size * formats[format].block_bytes
-        self.format = format
-        # Small bytes: no scale among them is infinite.
-        self.register_buffer("packed", torch.randint(0, 64, (rows, row_bytes), dtype=torch.uint8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.rocforge.linear(x, self.packed, self.format)
-
-
 def matrix(rows: int, columns: int, sizes: Sizes) -> nn.Module:
+    """A linear layer, packed ones of random finite blocks."""
     if sizes.format == "dense":
         return nn.Linear(columns, rows, bias=False, dtype=sizes.dtype)
-    return Packed(rows, columns, sizes.format)
+    format = formats[sizes.format]
+    if columns % format.block_size:
+        raise ValueError(f"{format.name} stores blocks of {format.block_size} weights, got rows of {columns}")
+    row_bytes = columns // format.block_size * format.block_bytes
+    # Small bytes: no scale among them is infinite.
+    return QuantizedLinear(torch.randint(0, 64, (rows, row_bytes), dtype=torch.uint8), format.name)
 
 
 class Layer(nn.Module):
@@ -79,14 +69,23 @@ class Decoder(nn.Module):
         self.sizes = sizes
         self.layers = nn.ModuleList(Layer(sizes, index) for index in range(sizes.layers))
         self.norm = nn.RMSNorm(sizes.attention.width, dtype=sizes.dtype)
-        self.head = matrix(sizes.vocabulary, sizes.attention.width, sizes)  # the table of tokens too, as tied models do
+        head = matrix(sizes.vocabulary, sizes.attention.width, sizes)
+        self.head = head  # and the table of tokens, as in tied models
+        self.embedding: nn.Module
+        if isinstance(head, QuantizedLinear):
+            self.embedding = QuantizedEmbedding(head.packed, head.format, dtype=sizes.dtype)
+        elif isinstance(head, nn.Linear):
+            table = nn.Embedding(1, 1)
+            table.weight = head.weight
+            self.embedding = table
+
+    @property
+    def stack(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
 
     def forward(self, tokens: Tensor, cache: KVCache) -> Tensor:
-        if isinstance(self.head, Packed):
-            hidden = embedding(self.head.packed, self.head.format, tokens, self.sizes.dtype)
-        else:
-            hidden = F.embedding(tokens, self.head.weight)
-        for layer in self.layers:
+        hidden = self.embedding(tokens)
+        for layer in self.stack:
             hidden = layer(hidden, cache)
         return self.head(self.norm(hidden[:, -1])).argmax(-1)
 
@@ -102,8 +101,7 @@ class Stage:
 
 
 def weight_bytes(*modules: nn.Module) -> int:
-    tensors = (t for module in modules for t in (*module.parameters(), *module.buffers()))
-    return sum(t.nbytes for t in tensors)
+    return sum(t.nbytes for module in modules for t in module.parameters())
 
 
 def stages(layer: Layer, hidden: Tensor, cache: KVCache) -> list[Stage]:

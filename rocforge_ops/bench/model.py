@@ -3,20 +3,20 @@
 A line is a part: microseconds, MB that it must read and write (weights, cache, activations), GB/s, and the share of the
 rate of a copy on the same device. On a GPU there is also "by host": the same part when its inputs are copied to the
 host, computed there by this package's own CPU operators, and the result is copied back; the cache is an input of
-attention. What is captured runs without the host; a time is the median of 20 runs of a graph over all layers, so that
-weights do not stay in the caches. On a CPU it is the best of runs over --seconds.
+attention. Times are of all layers in turn, over their number, so that a layer does not find its own weights in the
+caches unless all of them fit: on a GPU the median of 20 runs of a graph, on a CPU the best of runs over --seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
+import dataclasses
 import functools
 import importlib.util
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,9 +50,15 @@ class Bench:
     def __init__(self, sizes: Sizes, args: argparse.Namespace, device: str) -> None:
         self.device, self.context, self.seconds = device, args.context, args.seconds
         torch.manual_seed(0)
-        self.model = Decoder(sizes).to(device).requires_grad_(False)
+        with torch.device(device):
+            self.model = Decoder(sizes).requires_grad_(False)
         self.cache = KVCache.for_config(
-            sizes.attention, args.batch, args.context + SPARE * args.length, sizes.layers, dtype=sizes.dtype, device=device
+            sizes.attention,
+            args.batch,
+            args.context + SPARE * args.length,
+            sizes.layers,
+            dtype=sizes.dtype,
+            device=device,
         )
         for layer in self.cache.layers:
             for t in layer.tensors[:2]:
@@ -67,15 +73,18 @@ class Bench:
             layer.tensors[2].fill_(self.context)
             layer.seen = self.context
 
-    def timed(self, calls: list[Callable[[], object]]) -> float:
+    def timed(self, calls: Sequence[Callable[[], object]]) -> float:
+        """Seconds of a call, all in turn."""
         self.rewind()
-        return timing.seconds(calls, self.device, self.seconds)
+        if self.device == "cpu":
+            return timing.cpu_seconds(lambda: [call() for call in calls], self.seconds) / len(calls)
+        return timing.seconds(calls, self.device)
 
     def step(self) -> Tensor:
         return self._rewound(functools.partial(self.model, self.tokens, self.cache))
 
     def layer(self, index: int) -> Tensor:
-        return self._rewound(functools.partial(self.model.layers[index], self.hidden, self.cache))
+        return self._rewound(functools.partial(self.model.stack[index], self.hidden, self.cache))
 
     def _rewound(self, call: Callable[[], Tensor]) -> Tensor:
         """On a CPU every call is at the same context; on a GPU only the host's count is, the few tokens stay."""
@@ -108,10 +117,10 @@ def by_host(stage: Stage, twin: Stage, device: str) -> float:
 
 def parts(bench: Bench, host: Bench | None) -> Iterator[Part]:
     """Stages of a layer, the layer, the model's step."""
-    layers = list(bench.model.layers)
+    layers = bench.model.stack
     bench.rewind()
     by_layer = [stages(layer, bench.hidden, bench.cache) for layer in layers]
-    twins = stages(host.model.layers[0], host.hidden, host.cache) if host else [None] * len(by_layer[0])
+    twins = stages(host.model.stack[0], host.hidden, host.cache) if host else [None] * len(by_layer[0])
     slow = 0.0
     for number, (stage, twin) in enumerate(zip(by_layer[0], twins, strict=True)):
         calls = [functools.partial(each[number].run, *each[number].inputs) for each in by_layer]
@@ -152,7 +161,9 @@ def plot(found: list[Part], title: str, file: str) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", metavar="D")
     names = ["dense", *(f.name for f in formats)]
-    parser.add_argument("--format", default="Q4_K", choices=names, metavar="NAME", help="of the weights, or dense (Q4_K)")
+    parser.add_argument(
+        "--format", default="Q4_K", choices=names, metavar="NAME", help="of the weights, or dense (Q4_K)"
+    )
     parser.add_argument("--dtype", choices=DTYPES, metavar="T", help="of activations (GPU: bfloat16, CPU: float32)")
     for option, gpu, cpu in zip(
         ("hidden", "heads", "head-dim", "intermediate", "vocabulary", "layers", "context"),
@@ -203,8 +214,7 @@ def run(args: argparse.Namespace) -> int:
     found = []
     with torch.inference_mode():
         bench = Bench(sizes, args, args.device)
-        one_layer = copy.copy(sizes) if on_cpu else Sizes(**(vars(sizes) | {"layers": 1, "vocabulary": 32}))
-        host = None if on_cpu else Bench(one_layer, args, "cpu")
+        host = None if on_cpu else Bench(dataclasses.replace(sizes, layers=1, vocabulary=32), args, "cpu")
         for part in parts(bench, host):
             through = "" if part.by_host is None else f"{1e6 * part.by_host:12.0f}"
             speed = part.nbytes / part.seconds
