@@ -88,6 +88,14 @@ def test_numbers_of_heads(heads, device):
     layer.check(starting_at([0, 3, 7], 33, device))
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("heads", [(7, 1), (15, 3), (32, 8)])
+def test_groups_that_take_several_heads(heads, norm, device):
+    """Enough rows that a group of lanes takes a few heads of each part, and not the same number."""
+    layer = Layer(device, heads=heads, dim=128, rotated=128, batch=1, length=70, capacity=70, norm=norm, bias=norm)
+    layer.check(torch.tensor([0], device=device), starting_at([0], 70, device))
+
+
 @pytest.mark.parametrize("dim", [320, 576, 1040])
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_heads_of_more_items_than_lanes(dim, interleaved, device):

@@ -34,6 +34,32 @@ def test_rotates_pairs(dtype, interleaved, head_dim, rotated, device):
     check(x, angle.cos().to(wide), angle.sin().to(wide), angle, interleaved)
 
 
+@pytest.mark.parametrize("heads", [1, 6, 13])
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("per_head", [False, True])
+def test_many_heads(heads, interleaved, per_head, device):
+    """Enough rows that a group of lanes takes several heads, in both orders of memory; angles for all heads or each."""
+    angle = angles(2, heads if per_head else 1, 70, 64, device=device)
+    x = torch.randn(2, heads, 70, 128, device=device)
+    for layout in (x, x.transpose(1, 2).contiguous().transpose(1, 2)):
+        check(layout, angle.cos().float(), angle.sin().float(), angle, interleaved)
+
+
+@pytest.mark.parametrize("q_heads", [1, 4, 8])
+def test_query_and_key_heads_of_different_number(q_heads, device):
+    """One table of cosines and sines, indexed by position_ids [B, L], for both; gradients rotate back."""
+    table, position_ids = angles(50, 4, device=device), torch.tensor([[0, 7, 49], [3, 2, 2]], device=device)
+    cos, sin = table.cos()[position_ids], table.sin()[position_ids]
+    for heads in (q_heads, 2):
+        x = torch.randn(2, heads, 3, 12, dtype=torch.float64, device=device, requires_grad=True)
+        out = rf.rotary_embedding(x, cos, sin)
+        torch.testing.assert_close(out, reference.rotary_embedding(x, table[position_ids].unsqueeze(1), False))
+        weight = torch.randn_like(out)
+        (grad,) = torch.autograd.grad(out, x, weight)
+        back = reference.rotary_embedding(weight, -table[position_ids].unsqueeze(1), False)
+        torch.testing.assert_close(grad, back)
+
+
 @pytest.mark.parametrize("shape", [(7, 8), (2, 7, 8), (1, 7, 8), (2, 1, 7, 8), (2, 3, 7, 8), (1, 8), (1, 1, 1, 8)])
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_shapes_of_the_angles(shape, interleaved, device):
