@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import math
 
 import torch
 
 import rocforge_ops as rf
+from rocforge_ops.bench.linear import Shape, random_weights
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 FORMATS = [f.name for f in rf.formats]
@@ -34,33 +35,8 @@ def _bits(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x.isnan(), torch.full_like(x, torch.nan), x).view(integers)
 
 
-PLAIN = {
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F64": torch.float64,
-    "I8": torch.int8,
-    "I16": torch.int16,
-    "I32": torch.int32,
-    "I64": torch.int64,
-}
-
-
 def even_rows(format: str, *shape: int, weights: int, seed: int = 0) -> torch.Tensor:
     """Packed rows [*shape, row_bytes] of blocks of similar size: none is lost in the rounding of a sum over all."""
     generator = torch.Generator().manual_seed(seed)
-    if format in PLAIN:
-        values = torch.randn(*shape, weights, generator=generator)
-        scale = 1 if PLAIN[format].is_floating_point else 40
-        return (scale * values).to(PLAIN[format]).view(torch.uint8)
-    usable = _even_blocks(format)
-    picks = torch.randint(0, len(usable), (*shape, weights // rf.formats[format].block_size), generator=generator)
-    return usable[picks].flatten(-2)
-
-
-@functools.cache
-def _even_blocks(format: str) -> torch.Tensor:
-    """[blocks, block_bytes]: those of many random blocks whose largest weight is between 1/16 and 4."""
-    blocks = random_rows(format, 1024, blocks=1)
-    largest = rf.dequantize(blocks, format).abs().amax(-1)
-    return blocks[(largest >= 1 / 16) & (largest <= 4)]  # a NaN is neither
+    rows = random_weights(rf.formats[format], Shape(math.prod(shape), weights), "cpu", generator)
+    return rows.unflatten(0, shape)

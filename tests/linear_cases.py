@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from blocks import DTYPES, PLAIN, even_rows
+from blocks import DTYPES, even_rows
 from conftest import EMULATED
 from torch import Tensor
 
 import rocforge_ops as rf
+from rocforge_ops.bench.linear import PLAIN
 
 OUT = 67  # features
 # Of the input. The emulation is some 10^4 times slower than a GPU: there each dtype takes its share of the row counts.

@@ -34,7 +34,7 @@ def test_lines(monkeypatch, capsys, reference_device):
     assert [line[0] for line in lines] == list(rows) * 4
     for _, numbers in lines:
         us, rate, share, flops, by_matmul, by_decode, error, its_error = (float(n.rstrip("%")) for n in numbers.split())
-        assert min(us, rate, share, by_matmul, by_decode, error, its_error) > 0 and flops >= 0
+        assert min(us, error, its_error) > 0 and min(rate, share, flops, by_matmul, by_decode) >= 0
         assert error < 0.01 and error <= 2 * its_error
 
 
@@ -43,7 +43,7 @@ def test_weights_are_finite_and_of_one_size(format, reference_device):
     packed = linear.random_weights(rf.formats[format], linear.Shape(8, 512), "cpu")
     assert packed.shape == (8, rf.formats[format].row_bytes(512))
     largest = rf.dequantize(packed, format).abs().amax(-1)
-    assert largest.isfinite().all() and largest.min() > 0 and largest.max() <= 16 * largest.min()
+    assert largest.isfinite().all() and largest.min() > 0 and largest.max() <= 64 * largest.min()
 
 
 def test_cold_weights():

@@ -8,9 +8,10 @@ import linear_cases as cases
 import pytest
 import torch
 import torch.nn.functional as F
-from blocks import DTYPES, FORMATS, PLAIN, finite_rows
+from blocks import DTYPES, FORMATS, even_rows, finite_rows
 
 import rocforge_ops as rf
+from rocforge_ops.bench.linear import PLAIN
 
 OPS = torch.ops.rocforge
 
@@ -48,7 +49,7 @@ def test_float32_over_all_formats_is_more_exact_than_pytorch(rows, reference_dev
 def test_many_rows_and_long_sums(reference_device):
     """More than one block of rows, many tiles of columns."""
     for format, width in (("F16", 1301), ("Q4_0", 1312)):
-        packed = cases.even_rows(format, 70, weights=width)
+        packed = even_rows(format, 70, weights=width)
         x, grad, right = torch.randn(1100, width), torch.randn(1100, 70), cases.decoded(packed, format)
         cases.check(rf.linear(x, packed, format), x, right)
         cases.check(OPS.linear_input_gradient(grad, packed, format), grad, right.mT)
@@ -103,7 +104,7 @@ def test_bias(dtype, rows, device):
 
 
 def test_one_block(format, device):
-    packed = cases.even_rows(format, cases.OUT, weights=rf.formats[format].block_size)
+    packed = even_rows(format, cases.OUT, weights=rf.formats[format].block_size)
     for rows in (1, 20):
         x = torch.randn(rows, rf.formats[format].block_size)
         cases.check(rf.linear(x.to(device), packed.to(device), format), x, cases.decoded(packed, format))
@@ -112,7 +113,7 @@ def test_one_block(format, device):
 def test_short_rows_of_plain_values(device):
     for width in (1, 7, 8, 9, 63, 65):
         for name in PLAIN:
-            packed = cases.even_rows(name, cases.OUT, weights=width)
+            packed = even_rows(name, cases.OUT, weights=width)
             for rows in (1, 20):
                 x = torch.randn(rows, width)
                 cases.check(rf.linear(x.to(device), packed.to(device), name), x, cases.decoded(packed, name))

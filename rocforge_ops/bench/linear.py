@@ -30,6 +30,16 @@ from rocforge_ops.ops.dequantize import dequantize
 from rocforge_ops.ops.linear import linear
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PLAIN = {
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F64": torch.float64,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+}
 GPU_ROWS, CPU_ROWS = [1, 2, 4, 8, 16, 64, 512, 4096], [1, 2, 4, 16, 64]
 GPU_SHAPES, CPU_SHAPES = ["4096x4096", "14336x4096", "4096x14336"], ["4096x4096"]
 GPU_FORMATS, CPU_FORMATS = ["Q4_0", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "MXFP4"], ["Q4_0", "Q8_0", "Q4_K", "Q6_K"]
@@ -58,20 +68,20 @@ class Shape:
 
 @functools.cache
 def _even_blocks(format: Format) -> Tensor:
-    """[blocks, block_bytes]: those of random blocks whose largest weight is within 4 times the median of all."""
+    """[blocks, block_bytes]: those of random blocks whose largest weight is between 1/16 and 4; normal plain values."""
     generator = torch.Generator().manual_seed(0)
+    if format.name in PLAIN:
+        return (40 * torch.randn(1024, 1, generator=generator)).to(PLAIN[format.name]).view(torch.uint8)
     blocks = torch.randint(0, 256, (1024, format.block_bytes), dtype=torch.uint8, generator=generator)
     largest = dequantize(blocks, format.name).abs().amax(-1)
-    median = largest[largest.isfinite() & (largest > 0)].median()
-    return blocks[(largest >= median / 4) & (largest <= median * 4)]
+    return blocks[(largest >= 1 / 16) & (largest <= 4)]  # a NaN is neither
 
 
-def random_weights(format: Format, shape: Shape, device: str) -> Tensor:
+def random_weights(format: Format, shape: Shape, device: str, generator: torch.Generator | None = None) -> Tensor:
     """Packed [out, row_bytes] of blocks of similar size: random bytes would be a few huge blocks and nothing else."""
     format.row_bytes(shape.inner)  # ValueError unless whole blocks
-    usable = _even_blocks(format).to(device)
-    picks = torch.randint(0, len(usable), (shape.out, shape.inner // format.block_size), device=device)
-    return usable[picks].flatten(-2)
+    usable, blocks = _even_blocks(format).to(device), (shape.out, shape.inner // format.block_size)
+    return usable[torch.randint(0, len(usable), blocks, device=device, generator=generator)].flatten(-2)
 
 
 def _seconds(product: Product, x: Tensor, weights: list[Tensor], budget: float) -> float:
