@@ -57,8 +57,9 @@ struct Attention {
 inline constexpr int kMostSplits = 512;
 struct Splits {
   int count;     // 1: the workgroups write the result themselves
-  float *outs;   // [count, batch, heads, rows, value_dim] not yet divided by the sum
-  float *peaks;  // [count, batch, heads, rows] the largest x, -inf where a split has no keys: its outs are not written
+  int64_t rows;  // batch * kv_heads * rows of queries * group, numbered in this order
+  float *outs;   // [count, rows, value_dim] not yet divided by the sum
+  float *peaks;  // [count, rows] the largest x, -inf where a split has no keys: its outs are not written
   float *sums;   // the same shape: the sum of weights
 };
 

@@ -31,10 +31,21 @@ template <int kDim> struct PaddedRows {
   static constexpr int size(int rows) { return rows * (kDim + 8); }
   static ROCFORGE_DEVICE int at(int row, int d) { return row * (kDim + 8) + d; }
 };
-// The chunks of a row change places with its number. kDim is a multiple of 64.
+// The chunks of a row change places with its number, eight of them among each other or, where kDim is no multiple of 64
+// but of 32, four.
 template <int kDim> struct SwizzledRows {
+  static constexpr bool kOfEight = kDim % 64 == 0;
+  static constexpr int kMoved = kOfEight ? 7 * 8 : 3 * 8;  // bits of d that change
+  static_assert(kDim % 32 == 0, "chunks change places within a row");
   static constexpr int size(int rows) { return rows * kDim; }
-  static ROCFORGE_DEVICE int at(int row, int d) { return row * kDim + ((d / 8 ^ (row & 7)) * 8) + d % 8; }
+  static ROCFORGE_DEVICE int at(int row, int d) {
+    return row * kDim + (d ^ ((kOfEight ? row : row >> 1) * 8 & kMoved));
+  }
+  // at(row + rows, d + dims) for at(row, d): d below 16, the others multiples of 16. What a lane keeps for all its
+  // accesses is then one number, and few differ in more than a constant.
+  static ROCFORGE_DEVICE int ahead(int at, int rows, int dims) {
+    return (at ^ (dims & kMoved)) + (dims & ~kMoved) + rows * kDim;
+  }
 };
 
 // Transposed: kKeys values of one d side by side, read kRun at a time.
@@ -200,12 +211,13 @@ template <class M> struct ScoresAlong {
     WordsOf<typename M::B> b[2];
   };
 
+  // Rows row .. row + 15, values d .. d + 15.
   template <int kDim> static ROCFORGE_DEVICE Queries queries_in_lds(const T *tile, int row, int d) {
     using Places = Rows<kDim>;
     Queries q;
     if constexpr (kHasMatrixLoads) {
       const int lane = lane_id();
-      q.words = load_matrices(tile + Places::at(row + lane % 16, d + lane / 16 * 8));
+      q.words = load_matrices(tile + Places::ahead(Places::at(lane % 16, lane / 16 * 8), row, d));
     } else {
 #pragma unroll
       for (int i = 0; i < M::kA; i += 2) {
@@ -222,8 +234,8 @@ template <class M> struct ScoresAlong {
     Pair pair;
     if constexpr (kHasMatrixLoads) {
       const int lane = lane_id();
-      const int row = key + lane % 8 + lane / 16 * 8;
-      pair = bits_as<Pair>(load_matrices(tile + Places::at(row, d + lane / 8 % 2 * 8)));
+      const int first = Places::at(lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8);
+      pair = bits_as<Pair>(load_matrices(tile + Places::ahead(first, key, d)));
     } else {
 #pragma unroll
       for (int i = 0; i < 2 * M::kB; i += 2) {
@@ -240,7 +252,8 @@ template <class M> struct ScoresAlong {
     Pair pair;
     if constexpr (kHasMatrixLoads) {
       const int lane = lane_id();
-      pair = bits_as<Pair>(load_matrices_transposed(tile + Places::at(key + lane % 16, d + lane / 16 * 8)));
+      const int first = Places::at(lane % 16, lane / 16 * 8);
+      pair = bits_as<Pair>(load_matrices_transposed(tile + Places::ahead(first, key, d)));
     } else {
 #pragma unroll
       for (int i = 0; i < 2 * M::kB; i += 2) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "hip/attention_layout.h"
+#include "ops/attention_rule.h"
 
 namespace rocforge::gpu {
 
@@ -42,11 +43,24 @@ template <class T> struct Source {
   }
 };
 
-// The tiles of one group of threads: tile i holds kKeys keys from begin + i * step on.
+// The tiles of one group of threads, each of them `tile` keys: with `waves` groups every so many.
 struct Walk {
-  int64_t begin, end, step;
-  int tiles;
-  template <int kKeys> ROCFORGE_DEVICE int64_t key(int tile) const { return begin + tile * step; }
+  int64_t begin, end;
+  int step, tiles;
+
+  ROCFORGE_DEVICE Walk(KeyRange keys, int wave, int tile, int waves)
+      : begin(keys.begin + wave * tile),
+        end(keys.end),
+        step(waves * tile),
+        tiles(end > begin ? static_cast<int>((end - begin + step - 1) / step) : 0) {}
+  ROCFORGE_DEVICE int64_t key(int tile) const { return begin + static_cast<int64_t>(tile) * step; }
+  // Tiles that begin before `key`, and tiles of `size` keys that end at or before it.
+  ROCFORGE_DEVICE int tiles_before(int64_t key) const {
+    return key <= begin ? 0 : static_cast<int>((key - begin + step - 1) / step);
+  }
+  ROCFORGE_DEVICE int tiles_within(int64_t key, int size) const {
+    return key < begin + size ? 0 : static_cast<int>((key - size - begin) / step) + 1;
+  }
   ROCFORGE_DEVICE int keys_left(int64_t key, int most) const {
     return end - key < most ? (end > key ? static_cast<int>(end - key) : 0) : most;
   }
@@ -77,6 +91,8 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
 
  public:
   static constexpr int kSize = kStages * 2 * kTile;  // in values
+  // From there on there is room for one tile of keys and values, not used before the first keys_ready().
+  static constexpr int kSpare = (kStages - 1) * 2 * kTile;
 
   ROCFORGE_DEVICE AsyncPipe(T *lds, const Source<T> &keys, const Source<T> &values, const Walk &walk, int thread)
       : lds_(lds), keys_(keys), values_(values), walk_(walk), thread_(thread) {}
@@ -85,8 +101,6 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
 #pragma unroll 1
     for (int i = 0; i < kStages - 1; ++i) fetch();
   }
-  // Room for one tile of keys and values that is not used before the first keys_ready().
-  ROCFORGE_DEVICE T *spare() { return lds_ + (kStages - 1) * 2 * kTile; }
   ROCFORGE_DEVICE const T *keys_ready() {
     copies_arrived<kStages - 2>();
     sync_group<kWholeWorkgroup>();
@@ -101,7 +115,7 @@ template <class Layout, int kDim, int kKeys, int kStages, int kThreads, bool kWh
  private:
   ROCFORGE_DEVICE void fetch() {
     if (fetched_ < walk_.tiles) {
-      const int64_t key = walk_.key<kKeys>(fetched_);
+      const int64_t key = walk_.key(fetched_);
       T *const tile = lds_ + fetch_stage_ * 2 * kTile;
       copy(tile, keys_, key);
       copy(tile + kTile, values_, key);
@@ -214,7 +228,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
     }
   }
   template <class ReadChunk> ROCFORGE_DEVICE void fetch_keys(ReadChunk read) {
-    const int64_t key = walk_.key<kKeys>(tile_);
+    const int64_t key = walk_.key(tile_);
     const int thread = opaque(thread_), first_row = thread / Copy::kChunks, d = thread % Copy::kChunks * 8;
     const int left = walk_.keys_left(key, kKeys);
     const uint32_t offset = keys_.offset(first_row, d);
@@ -232,7 +246,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
     }
   }
   template <class ReadChunk> ROCFORGE_DEVICE void fetch_values(ReadChunk read) {
-    const int64_t key = walk_.key<kKeys>(tile_);
+    const int64_t key = walk_.key(tile_);
     const int left = walk_.keys_left(key, kKeys);
 #pragma unroll
     for (int u = 0; u < kUnitsOfThread; ++u) {

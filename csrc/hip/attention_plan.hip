@@ -42,16 +42,15 @@ AttentionPlan plan_attention(const Attention &a) {
       !a.cu_seqlens_q && rows <= kMostTiles * tile_rows(decode, device.arch) ? Path::kDecode : Path::kPrefill;
   if (a.cu_seqlens_q) return {path, 1};
 
-  // As many splits as fill the device once, as long as each has a few tiles of keys. More of them than compute units
-  // cost more to combine than they gain.
+  // As many splits as give each compute unit one workgroup, as long as each has a few tiles of keys. More of them cost
+  // more to combine than they gain.
   constexpr int kLeastTiles = 4;
   const AttentionTile tile = path == Path::kDecode ? decode : prefill_tile(device.arch, dim);
   const int64_t workgroups = a.batch * a.kv_heads * divide_up(rows, tile_rows(tile, device.arch));
-  const int64_t room = static_cast<int64_t>(device.compute_units) * tile.occupancy / workgroups;
+  const int64_t room = device.compute_units / workgroups;
   const int64_t most = divide_up(a.keys, kLeastTiles * tile.keys * tile.key_waves);
-  const int64_t limit = device.compute_units < kMostSplits ? device.compute_units : kMostSplits;
   int64_t splits = room < most ? room : most;
-  splits = splits < limit ? splits : limit;
+  splits = splits < kMostSplits ? splits : kMostSplits;
   return {path, static_cast<int>(splits > 1 ? splits : 1)};
 }
 

@@ -1,8 +1,8 @@
 // Attention on matrix cores: online softmax over tiles of keys and values in LDS.
 // Compiled in several shards: this file instantiates the dtype and head sizes of ROCFORGE_SHARD.
-#include "hip/attention_pipe.h"
+#include "hip/attention_mask.h"
+#include "hip/attention_tile_work.h"
 #include "hip/attention_wave.h"
-#include "hip/attention_work.h"
 #include "hip/tiles.h"
 
 namespace rocforge::gpu {
@@ -29,31 +29,17 @@ template <class T, int kDim, Path kPath> struct AttentionKernel {
       std::conditional_t<Layout::kTransposesValues, StagedPipe<Layout, kDim, kTile.keys, kGroupThreads, kShared>,
                          AsyncPipe<Layout, kDim, kTile.keys, kTile.stages, kGroupThreads, kShared>>;
   using Rows = WaveRows<T, kDim, kTile.row_blocks, kTile.keys, kTile.query_in_lds>;
-  static constexpr int kQueryTile = kTile.query_in_lds ? Layout::template Rows<kDim>::size(kRows) : 0;  // in values
-  static constexpr int kMaskWords = (kTile.keys + 31) / 32;                                             // of a row
-  static_assert(attention_lds_bytes(kTile, kArch, kDim) + 2 * kTile.key_waves * kRows * kMaskWords * sizeof(uint32_t) <=
+  using QueryPlaces = typename Layout::template Rows<kDim>;
+  static constexpr int kQueryTile = kTile.query_in_lds ? QueryPlaces::size(kRows) : 0;  // in values
+  static constexpr int kThreads = kTile.waves() * kWave, kMergeStride = attention_merge_stride(kDim);
+  using BoolMask = MaskTile<kRows, kTile.keys, kGroupThreads>;
+  static_assert(attention_lds_bytes(kTile, kArch, kDim) + kTile.key_waves * sizeof(typename BoolMask::Bits) <=
                     lds_bytes(kArch),
                 "the tile is too large for this architecture");
   static_assert(kRows == tile_rows(kTile, kArch) &&
                     (kQueryTile + kTile.key_waves * Pipe::kSize) * sizeof(T) <= attention_lds_bytes(kTile, kArch, kDim),
                 "tiles.h, for the host, says the same as the layouts");
 };
-
-// The bool mask of a tile as bits, bits[row][key / 32], by waves `wave`, `wave` + `waves` .. of those that need it: one
-// coalesced load for 32 keys of a row. `start(row)`: where in the mask key 0 of the tile is.
-template <int kWords, class Start>
-ROCFORGE_DEVICE void pack_mask(uint32_t (*bits)[kWords], const Mask &mask, int rows, int keys, int wave, int waves,
-                               Start start) {
-  constexpr int kParts = kWave / 32;  // words that a wave packs at once
-  const int part = lane_id() / 32;
-  for (int first = wave * kParts; first < rows * kWords; first += waves * kParts) {
-    const int i = first + part, row = i / kWords, key = i % kWords * 32 + lane_id() % 32;
-    const bool wanted = i < rows * kWords;
-    const bool keep = wanted && key < keys && static_cast<const bool *>(mask.data)[start(row) + key * mask.key];
-    const auto word = static_cast<uint32_t>(ballot(keep) >> 32 * part);
-    if (wanted && lane_id() % 32 == 0) bits[row][i % kWords] = word;
-  }
-}
 
 template <class T, class Use> ROCFORGE_DEVICE void with_mask_type(const Mask &mask, Use use) {
   if (mask.type == Element::kFloat) {
@@ -63,206 +49,262 @@ template <class T, class Use> ROCFORGE_DEVICE void with_mask_type(const Mask &ma
   }
 }
 
-template <class T>
-ROCFORGE_DEVICE Source<T> source(const Heads &h, int64_t batch, int64_t head, int64_t row, int dims) {
-  return {static_cast<const T *>(h.data) + batch * h.batch + head * h.head + row * h.row, h.row, dims, h.aligned};
+ROCFORGE_DEVICE bool adds_mask(const Attention &a) { return a.mask.data && a.mask.type != Element::kBool; }
+
+template <class Rows> ROCFORGE_DEVICE void scale_and_cap(Rows &rows, float scale, float softcap) {
+  if (softcap == 0) {
+    rows.change_scores([&](float x, int, int) { return x * scale; });
+  } else {
+    const float exponent = scale * (2 * kLog2E / softcap);  // tanh x = 1 - 2 / (e^2x + 1)
+    rows.change_scores(
+        [&](float x, int, int) { return softcap - 2 * softcap * fast_reciprocal(fast_exp2(x * exponent) + 1); });
+  }
+}
+
+// Hides what the rule hides, and keys from `end` on. `query(s)`: of slot s, from the tile's first on.
+template <int kKeys, class Rows, class Query>
+ROCFORGE_DEVICE void hide_unseen(Rows &rows, const RowTile &tile, int64_t key, int64_t end, Query query) {
+  int first[Rows::kSlots];
+  uint32_t count[Rows::kSlots];
+#pragma unroll
+  for (int s = 0; s < Rows::kSlots; ++s) {
+    const KeyRange visible = tile.sequence.rule.visible(tile.first_query + query(s));
+    const int64_t last = visible.end < end ? visible.end : end;
+    first[s] = static_cast<int>(clamp(visible.begin - key, 0, kKeys));
+    count[s] = static_cast<uint32_t>(clamp(last - key, first[s], kKeys)) - first[s];
+    first[s] -= Rows::lane_key();
+  }
+  rows.change_scores(
+      [&](float x, int s, int k) { return static_cast<uint32_t>(k - first[s]) < count[s] ? x : -kInfinity; });
+}
+
+// Waves with rows of their own write them.
+template <class T, class Rows> ROCFORGE_DEVICE void finish_rows(const Results<T> &results, Rows &rows, int first_row) {
+  const bool writes_state = Rows::Layout::key(lane_id(), 0) == 0;  // one lane of each row
+#pragma unroll
+  for (int s = 0; s < Rows::kSlots; ++s) {
+    const int r = Rows::row(first_row, s);
+    if (r >= results.work.tile.rows) continue;
+    const float factor = results.end(r, rows.peak(s), rows.sum(s), writes_state);
+    if (!results.split()) rows.rescale(s, factor);
+    results.with_out(r, [&](auto *out) { rows.store_row(s, out, results.a.value_dim); });
+  }
+}
+
+// Waves that own the same rows bring them together in LDS, and all threads write the sums.
+template <class T, int kDim, class K, class Rows>
+ROCFORGE_DEVICE void merge_rows(const Results<T> &results, Rows &rows, int key_wave, float exp_scale) {
+  constexpr int kWaves = K::kTile.key_waves, kRows = K::kRows, kBlock = K::Layout::kRows, kChunks = kDim / 4;
+  constexpr int kStride = K::kMergeStride;
+  float *const peaks = dynamic_lds<float>(), *const sums = peaks + kWaves * kRows,
+               *const factors = sums + kWaves * kRows;
+  float *const blocks = factors + kRows;
+  syncthreads();  // all are done with their tiles
+  const bool writes_state = K::Layout::key(lane_id(), 0) == 0;
+#pragma unroll
+  for (int s = 0; s < Rows::kSlots; ++s) {
+    const int at = key_wave * kRows + Rows::row(0, s);
+    if (writes_state) peaks[at] = rows.peak(s), sums[at] = rows.sum(s);
+  }
+  syncthreads();
+  const auto best_of = [&](int r) {
+    float best = peaks[r];
+#pragma unroll
+    for (int w = 1; w < kWaves; ++w) best = fmaxf(best, peaks[w * kRows + r]);
+    return best == -kInfinity ? 0 : best;
+  };
+#pragma unroll
+  for (int s = 0; s < Rows::kSlots; ++s) {
+    rows.rescale(s, fast_exp2((rows.peak(s) - best_of(Rows::row(0, s))) * exp_scale));
+  }
+  for (int r = threadIdx.x; r < results.work.tile.rows; r += kWaves * kWave) {
+    const float best = best_of(r);
+    float sum = 0;
+#pragma unroll
+    for (int w = 0; w < kWaves; ++w) sum += sums[w * kRows + r] * fast_exp2((peaks[w * kRows + r] - best) * exp_scale);
+    factors[r] = results.end(r, best, sum, true);
+  }
+#pragma unroll
+  for (int m = 0; m < K::kTile.row_blocks; ++m) {
+    rows.put_block(m, blocks + key_wave * kBlock * kStride, kStride);
+    syncthreads();
+#pragma unroll
+    for (int i = threadIdx.x; i < kBlock * kChunks; i += kWaves * kWave) {
+      const int in_block = i / kChunks, r = m * kBlock + in_block, d = i % kChunks * 4;
+      float total[4] = {};
+#pragma unroll
+      for (int w = 0; w < kWaves; ++w) {
+        const auto part = load<4>(blocks + (w * kBlock + in_block) * kStride + d);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) total[j] += part[j];
+      }
+      if (r >= results.work.tile.rows || d >= results.a.value_dim) continue;
+      const float factor = factors[r];
+#pragma unroll
+      for (int j = 0; j < 4; ++j) total[j] *= factor;
+      results.with_out(r, [&](auto *out) { store(out + d, convert<std::decay_t<decltype(*out)>>(total)); });
+    }
+    if (m + 1 < K::kTile.row_blocks) syncthreads();
+  }
 }
 
 template <class T, int kDim, Path kPath, bool kPlain>
-ROCFORGE_DEVICE void attention(const Attention &a, uint32_t tiles, const Splits &splits) {
+ROCFORGE_DEVICE void attention(const Attention &a, const Numbering &numbering, const Splits &splits) {
   using K = AttentionKernel<T, kDim, kPath>;
   using Rows = typename K::Rows;
-  using QueryTile = typename K::Layout::template Rows<kDim>;
   constexpr AttentionTile kTile = K::kTile;
-  // Workgroups are numbered by batch row, head, tile of rows (those with the most keys first) and split.
-  const auto kv_heads = static_cast<uint32_t>(a.kv_heads);
-  uint32_t item = blockIdx.x;
-  const int split = item % splits.count;
-  item /= splits.count;
-  const uint32_t tile_number = tiles - 1 - item % tiles;
-  item /= tiles;
-  const uint32_t kv_head = item % kv_heads, batch = item / kv_heads;
-  const RowTile tile = row_tile(a, batch, kv_head, tile_number, K::kRows);
+  const Work work = work_of(a, numbering, blockIdx.x, K::kRows, kTile.keys * kTile.key_waves);
+  const RowTile &tile = work.tile;
   if (tile.rows <= 0) return;
-  const Sequence &sequence = tile.sequence;
-  const AttentionRule &rule = sequence.rule;
-  const KeyRange keys =
-      share(rule.visible(tile.first_query, tile.last_query), split, splits.count, kTile.keys * kTile.key_waves);
-
-  const int row_wave = wave_id() % kTile.row_waves, key_wave = wave_id() / kTile.row_waves;
+  const FlatRows flat{tile, numbering.group};
+  const int row_wave = kTile.key_waves > 1 ? 0 : wave_id(), key_wave = kTile.key_waves > 1 ? wave_id() : 0;
   const int first_row = row_wave * K::kWaveRows;
-  // Queries of flat row r of the tile; rows past the end read as zeros.
-  const auto query_of = [&](int r) { return (tile.first_head + r) / a.group; };
-  const auto head_of = [&](int r) { return tile.kv_head * a.group + (tile.first_head + r) % a.group; };
-  const Source<T> queries = source<T>(a.query, sequence.batch, 0, sequence.query_begin + tile.first_query, a.head_dim);
-  const auto with_query_chunks = [&](auto use) {  // use(chunk), where chunk(r, d) is values d .. d + 7
-    const auto row_pointer = [&](int r) {
-      return queries.first + (r < tile.rows ? head_of(r) * a.query.head + query_of(r) * a.query.row : 0);
-    };
-    if (queries.aligned) {
-      use([&](int r, int d) { return queries.aligned_chunk(row_pointer(r), d, d, r < tile.rows); });
-    } else {
-      use([&](int r, int d) { return queries.any_chunk(row_pointer(r), d, d, r < tile.rows); });
-    }
-  };
 
   T *const lds = dynamic_lds<T>();
-  T *query_tile = lds;
   T *const pipe_tiles = lds + K::kQueryTile + key_wave * K::Pipe::kSize;
+  const Walk walk(work.keys, key_wave, kTile.keys, kTile.key_waves);
+  const Source<T> keys = source<T>(a.key, tile.sequence.batch, tile.kv_head, tile.sequence.key_begin, a.head_dim);
+  const Source<T> values = source<T>(a.value, tile.sequence.batch, tile.kv_head, tile.sequence.key_begin, a.value_dim);
+  typename K::Pipe pipe(pipe_tiles, keys, values, walk, threadIdx.x % K::kGroupThreads);
 
-  Walk walk;
-  walk.begin = keys.begin + key_wave * kTile.keys, walk.end = keys.end;
-  walk.step = kTile.key_waves * kTile.keys;
-  walk.tiles = walk.end > walk.begin ? static_cast<int>((walk.end - walk.begin + walk.step - 1) / walk.step) : 0;
-  const Source<T> key_source = source<T>(a.key, sequence.batch, kv_head, sequence.key_begin, a.head_dim);
-  const Source<T> value_source = source<T>(a.value, sequence.batch, kv_head, sequence.key_begin, a.value_dim);
-  typename K::Pipe pipe(pipe_tiles, key_source, value_source, walk, threadIdx.x % K::kGroupThreads);
-  pipe.start();
-
+  // Queries come first: what waits behind the first keys waits long.
+  const Queries<T> queries(a, flat);
   Rows rows;
-  rows.clear();
-  constexpr bool kKeepsQueries = K::kQueryTile == 0, kFromMemory = kKeepsQueries && K::Layout::kTransposesValues;
-  if constexpr (kFromMemory) {
-    with_query_chunks([&](auto chunk) { rows.load_queries(first_row, chunk); });
+  if constexpr (K::kQueryTile == 0 && K::Layout::kTransposesValues) {
+    queries.with_chunks([&](auto chunk) { rows.load_queries(first_row, chunk); });
+    pipe.start();
   } else {
-    // Where each wave keeps all queries, it gets them through LDS of its own.
-    constexpr int kCopies = kKeepsQueries ? kWave : kThreads<kPath, kDim>;
-    if constexpr (kKeepsQueries) query_tile = pipe.spare();
-    with_query_chunks([&](auto chunk) {
-#pragma unroll 4
-      for (int i = threadIdx.x % kCopies; i < K::kRows * kDim / 8; i += kCopies) {
-        const int r = i / (kDim / 8), d = i % (kDim / 8) * 8;
-        store_chunk(query_tile + QueryTile::at(r, d), chunk(r, d));
-      }
-    });
-    sync_group<!kKeepsQueries>();
-    if constexpr (kKeepsQueries) rows.load_queries_from_lds(query_tile);
+    // Where waves keep them in registers, LDS that no tile is copied to yet hands them over.
+    T *query_tile = lds;
+    if constexpr (K::kQueryTile == 0) query_tile += K::Pipe::kSpare;
+    queries.template stage<typename K::QueryPlaces, K::kRows, kDim, K::kThreads>(query_tile);
+    pipe.start();
+    if constexpr (!K::kShared) {
+      copies_arrived<kTile.stages - 1>();
+      syncthreads();
+    }
+    if constexpr (!K::kQueryTile) {
+      rows.load_queries_from_lds(query_tile);
+      syncthreads();
+    }
   }
+  rows.clear();
 
   const float logit_scale = static_cast<float>(a.logit_scale), softcap = static_cast<float>(a.softcap);
   const float exp_scale = static_cast<float>(a.exp_scale) * kLog2E;
+  // Whether a score times exp_scale is finite whatever the inputs are.
+  const bool bounded =
+      kPlain || fabsf(exp_scale) <= 1 || (softcap != 0 && softcap < 1e38f && !a.alibi.data && !adds_mask(a));
   int query[Rows::kSlots];    // counted from the tile's first
   float slope[Rows::kSlots];  // of ALiBi
 #pragma unroll
   for (int s = 0; s < Rows::kSlots; ++s) {
-    const int r = Rows::row(first_row, s) < tile.rows ? Rows::row(first_row, s) : tile.rows - 1;
-    query[s] = query_of(r);
-    slope[s] = a.alibi.data ? head_number<float>(a.alibi, sequence.batch, head_of(r)) : 0;
+    const int r = flat.clamped(Rows::row(first_row, s));
+    query[s] = flat.query(r);
+    slope[s] = a.alibi.data ? head_number<float>(a.alibi, tile.sequence.batch, flat.head(r)) : 0;
   }
 
-  // Rows of the mask that the tile needs: one a query where all heads share them.
-  using MaskWords = uint32_t[K::kRows][K::kMaskWords];
-  SHARED(MaskWords, mask_bits, [2][kTile.key_waves]);  // one is packed while waves behind still read the other
-  const bool bool_mask = !kPlain && a.mask.data && a.mask.type == Element::kBool, one_mask_row = a.mask.head == 0;
-  const int mask_rows = one_mask_row ? query_of(tile.rows - 1) + 1 : tile.rows;
-  const auto mask_of = [&](int r) {
-    return one_mask_row ? mask_row(a, sequence, 0, tile.first_query + r)
-                        : mask_row(a, sequence, head_of(r), tile.first_query + query_of(r));
+  // Rows of the bool mask that the tile needs: one a query where all heads share them.
+  SHARED(typename K::BoolMask::Bits, mask_bits, [kTile.key_waves]);
+  const bool bool_mask = !kPlain && a.mask.data && a.mask.type == Element::kBool, heads_share_mask = a.mask.head == 0;
+  const auto mask_start = [&](int r) {
+    return heads_share_mask ? mask_row(a, tile.sequence, 0, tile.first_query + r)
+                            : mask_row(a, tile.sequence, flat.head(r), tile.first_query + flat.query(r));
+  };
+  typename K::BoolMask mask(a.mask, mask_bits[key_wave], threadIdx.x % K::kGroupThreads);
+  if (bool_mask) {
+    mask.set_rows(heads_share_mask ? flat.query(tile.rows - 1) + 1 : tile.rows, mask_start);
+    mask.fetch(walk.key(0), walk.keys_left(walk.key(0), kTile.keys));
+    mask.pack(0, walk.key(0), walk.keys_left(walk.key(0), kTile.keys), mask_start);
+  }
+  const auto mask_row_of = [&](int s) { return heads_share_mask ? query[s] : flat.clamped(Rows::row(first_row, s)); };
+  const auto each_word = [&](auto use) {
+#pragma unroll
+    for (int s = 0; s < Rows::kSlots; ++s) {
+#pragma unroll
+      for (int w = 0; w < K::BoolMask::kWords; ++w) use(s, w);
+    }
   };
 
+  // Tiles that all rows see whole: nothing is hidden there.
+  const AttentionRule &rule = tile.sequence.rule;
+  const int64_t whole_end = rule.visible(tile.first_query).end;
+  const int first_whole = walk.tiles_before(rule.visible(tile.last_query).begin);
+  const int end_whole = walk.tiles_within(whole_end < work.keys.end ? whole_end : work.keys.end, kTile.keys);
+  const auto whole = static_cast<unsigned>(end_whole > first_whole ? end_whole - first_whole : 0);
   for (int t = 0; t < walk.tiles; ++t) {
-    const int64_t key = walk.key<kTile.keys>(t);
-    if (bool_mask) {
-      pack_mask<K::kMaskWords>(mask_bits[t % 2][key_wave], a.mask, mask_rows, walk.keys_left(key, kTile.keys), row_wave,
-                               kTile.row_waves, [&](int r) { return mask_of(r) + key * a.mask.key; });
-    }
+    const int64_t key = walk.key(t);
     const T *const key_tile = pipe.keys_ready();
-    rows.score(query_tile, first_row, key_tile);
-    if constexpr (!kPlain) {
-      int ahead[Rows::kSlots];  // of the lane's first key
-#pragma unroll
-      for (int s = 0; s < Rows::kSlots; ++s) {
-        ahead[s] = static_cast<int>(rule.position(tile.first_query + query[s]) - key) - Rows::lane_key();
-      }
-      rows.change_scores([&](float x, int s, int k) {
-        x *= logit_scale;
-        if (softcap != 0) x = softcap - 2 * softcap * fast_reciprocal(fast_exp2(x * (2 * kLog2E / softcap)) + 1);
-        if (a.alibi.data) x -= slope[s] * fabsf(static_cast<float>(ahead[s] - k));
-        return x;
+    bool visible = true, partly = false;  // by the bool mask, of this wave's rows
+    if (bool_mask) {
+      mask.fetch(walk.key(t + 1), walk.keys_left(walk.key(t + 1), kTile.keys));
+      bool some = false, all = true;
+      each_word([&](int s, int w) {
+        const auto word = mask.word(t % 2, mask_row_of(s), w);
+        some |= word != 0, all &= word == K::BoolMask::kAll;
       });
-      if (bool_mask) {
-        uint32_t words[Rows::kSlots][K::kMaskWords];
+      visible = any(some), partly = any(!all);
+    }
+    if (visible) {
+      rows.score(lds, first_row, key_tile);
+      if constexpr (!kPlain) {
+        if (softcap != 0 || logit_scale != 1) scale_and_cap(rows, logit_scale, softcap);
+        if (a.alibi.data) {
+          int ahead[Rows::kSlots];  // of the lane's first key
 #pragma unroll
-        for (int s = 0; s < Rows::kSlots; ++s) {
-          const int r = Rows::row(first_row, s) < tile.rows ? Rows::row(first_row, s) : tile.rows - 1;
-#pragma unroll
-          for (int w = 0; w < K::kMaskWords; ++w) {
-            words[s][w] = mask_bits[t % 2][key_wave][one_mask_row ? query[s] : r][w] >> Rows::lane_key();
+          for (int s = 0; s < Rows::kSlots; ++s) {
+            ahead[s] = static_cast<int>(rule.position(tile.first_query + query[s]) - key) - Rows::lane_key();
           }
-        }
-        rows.change_scores([&](float x, int s, int k) { return words[s][k / 32] >> (k % 32) & 1 ? x : -kInfinity; });
-      } else if (a.mask.data) {
-        const int left = walk.keys_left(key, kTile.keys) - Rows::lane_key();
-        int64_t row[Rows::kSlots];
-#pragma unroll
-        for (int s = 0; s < Rows::kSlots; ++s) {
-          const int r = opaque(Rows::row(first_row, s));
-          row[s] = opaque(mask_row(a, sequence, head_of(r < tile.rows ? r : 0), tile.first_query + query[s]) +
-                          (key + Rows::lane_key()) * a.mask.key);
-        }
-        with_mask_type<T>(a.mask, [&](const auto *mask) {
           rows.change_scores(
-              [&](float x, int s, int k) { return k < left ? x + to_float(mask[row[s] + k * a.mask.key]) : x; });
-        });
-      }
-    }
-    const KeyRange tile_keys{key, key + kTile.keys};
-    if (tile_keys.end > keys.end || !rule.all_visible(tile.first_query, tile.last_query, tile_keys)) {
-      int first[Rows::kSlots];
-      uint32_t count[Rows::kSlots];
+              [&](float x, int s, int k) { return x - slope[s] * fabsf(static_cast<float>(ahead[s] - k)); });
+        }
+        if (partly) {
+          typename K::BoolMask::Word words[Rows::kSlots][K::BoolMask::kWords];
+          each_word([&](int s, int w) { words[s][w] = mask.word(t % 2, mask_row_of(s), w) >> Rows::lane_key(); });
+          rows.change_scores([&](float x, int s, int k) {
+            constexpr int kWordKeys = K::BoolMask::kWordKeys;
+            return words[s][k / kWordKeys] >> (k % kWordKeys) & 1 ? x : -kInfinity;
+          });
+        }
+        if (adds_mask(a)) {
+          const int left = walk.keys_left(key, kTile.keys) - Rows::lane_key();
+          int64_t row[Rows::kSlots];
 #pragma unroll
-      for (int s = 0; s < Rows::kSlots; ++s) {
-        const KeyRange visible = rule.visible(tile.first_query + query[s]);
-        const int64_t last = visible.end < keys.end ? visible.end : keys.end;
-        first[s] = static_cast<int>(clamp(visible.begin - key, 0, kTile.keys));
-        count[s] = static_cast<uint32_t>(clamp(last - key, first[s], kTile.keys)) - first[s];
-        first[s] -= Rows::lane_key();
+          for (int s = 0; s < Rows::kSlots; ++s) {
+            const int r = opaque(flat.clamped(Rows::row(first_row, s)));
+            row[s] = opaque(mask_row(a, tile.sequence, flat.head(r), tile.first_query + query[s]) +
+                            (key + Rows::lane_key()) * a.mask.key);
+          }
+          with_mask_type<T>(a.mask, [&](const auto *added) {
+            rows.change_scores(
+                [&](float x, int s, int k) { return k < left ? x + to_float(added[row[s] + k * a.mask.key]) : x; });
+          });
+        }
       }
-      rows.change_scores(
-          [&](float x, int s, int k) { return static_cast<uint32_t>(k - first[s]) < count[s] ? x : -kInfinity; });
+      if (static_cast<unsigned>(t - first_whole) >= whole) {
+        hide_unseen<kTile.keys>(rows, tile, key, work.keys.end, [&](int s) { return query[s]; });
+      }
+      rows.raise_peaks(exp_scale);
+      if (!bounded) rows.relate_to_peaks(exp_scale);
     }
-    rows.template softmax<kPlain>(exp_scale);
-    rows.accumulate(pipe.values_ready());
+    const T *const value_tile = pipe.values_ready();
+    if (visible) rows.accumulate(value_tile, exp_scale, !bounded);
+    if (bool_mask) mask.pack((t + 1) % 2, walk.key(t + 1), walk.keys_left(walk.key(t + 1), kTile.keys), mask_start);
   }
   pipe.finish();
   rows.join_lanes();
-
+  const Results<T> results{a, splits, work, flat};
   if constexpr (kTile.key_waves > 1) {
-    auto *const saved = dynamic_lds<float>();
-#pragma unroll 1
-    for (int half = kTile.key_waves / 2; half > 0; half /= 2) {
-      syncthreads();
-      if (key_wave >= half && key_wave < 2 * half) rows.save(saved + (key_wave - half) * Rows::kValues * kWave);
-      syncthreads();
-      if (key_wave < half) rows.merge(saved + key_wave * Rows::kValues * kWave, exp_scale);
-    }
-    if (key_wave != 0) return;
-  }
-
-  const int64_t all_rows = a.batch * a.kv_heads * a.group * a.rows;
-  const bool writes_state = K::Layout::key(lane_id(), 0) == 0;  // one lane of each row
-#pragma unroll
-  for (int s = 0; s < Rows::kSlots; ++s) {
-    const int r = Rows::row(first_row, s);
-    if (r >= tile.rows) continue;
-    const int64_t head = head_of(r), row = out_row(a, sequence, head, tile.first_query + query[s]);
-    if (splits.count > 1) {
-      const int64_t at = split * all_rows + row;
-      if (writes_state) splits.peaks[at] = rows.peak(s), splits.sums[at] = rows.sum(s);
-      if (!keys.empty()) rows.store_row(s, splits.outs + at * a.value_dim, a.value_dim);
-    } else {
-      const auto end = end_row(a, head, rows.peak(s) * static_cast<float>(a.exp_scale), rows.sum(s));
-      if (writes_state) a.lse[row] = end.lse;
-      rows.rescale(s, end.factor);
-      rows.store_row(s, static_cast<T *>(a.out) + row * a.value_dim, a.value_dim);
-    }
+    merge_rows<T, kDim, K>(results, rows, key_wave, exp_scale);
+  } else {
+    finish_rows(results, rows, first_row);
   }
 }
 
 template <class T, int kDim, Path kPath, bool kPlain>
 __global__ void __launch_bounds__((kThreads<kPath, kDim>), (kOccupancy<kPath, kDim>))
-    attention_kernel(const Attention a, uint32_t tiles, const Splits splits) {
-  if constexpr (kHasTile<kPath, kDim>) attention<T, kDim, kPath, kPlain>(a, tiles, splits);
+    attention_kernel(const Attention a, const Numbering numbering, const Splits splits) {
+  if constexpr (kHasTile<kPath, kDim>) attention<T, kDim, kPath, kPlain>(a, numbering, splits);
 }
 
 template <class T, int kDim, Path kPath> void launch_tiles(const Attention &a, const Splits &splits, void *stream) {
@@ -271,13 +313,15 @@ template <class T, int kDim, Path kPath> void launch_tiles(const Attention &a, c
   const int64_t tiles = row_tiles(a, tile_rows(tile, device.arch));
   const int64_t workgroups = tiles * a.batch * a.kv_heads * splits.count;
   if (workgroups > INT32_MAX) throw std::runtime_error("mqa_attention: more than 2^31 tiles of query rows");
+  const Numbering numbering{make_divider(splits.count), make_divider(tiles), make_divider(a.kv_heads),
+                            make_divider(a.group)};
   // Nothing but visibility between scores and softmax, and a scale that a multiply-add can apply: |x * scale| stays
   // finite.
   const bool plain = a.softcap == 0 && !a.mask.data && !a.alibi.data && a.logit_scale == 1 && a.exp_scale * kLog2E <= 1;
   auto *const kernel = plain ? attention_kernel<T, kDim, kPath, true> : attention_kernel<T, kDim, kPath, false>;
   launch({"mqa_attention", dim3(static_cast<unsigned>(workgroups)), static_cast<unsigned>(threads(tile, device.arch)),
           stream, attention_lds_bytes(tile, device.arch, kDim)},
-         kernel, a, static_cast<uint32_t>(tiles), splits);
+         kernel, a, numbering, splits);
 }
 
 // Instantiates what belongs to this shard.

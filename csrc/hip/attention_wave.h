@@ -18,8 +18,6 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
   static constexpr int kSlots = kRowBlocks * Layout::kLaneRows;  // rows a lane holds scores of
   static constexpr int kScoreBlocks = kTileKeys / Layout::kKeys;
   static constexpr int kOutBlocks = kDim / Layout::kDims;
-  [[maybe_unused]] static constexpr int kValues =
-      kRowBlocks * kOutBlocks * (sizeof(Sum) / 4) + 2 * kSlots;  // of a lane, for a merge
   static constexpr int kSumSize = sizeof(Sum) / 4;
 
   // Row of the tile that slot `s` of this lane belongs to. Slot s is lane row s % kLaneRows of block s / kLaneRows.
@@ -75,37 +73,54 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
 
   static ROCFORGE_DEVICE int lane_key() { return Layout::key(lane_id(), 0); }
 
-  // Scores become weights. kFused: (x - peak) * exp_scale as one multiply-add, for |exp_scale| <= 1.
-  template <bool kFused> ROCFORGE_DEVICE void softmax(float exp_scale) {
+  // Takes the scores into the rows' peaks, and rescales what was summed up when one has grown enough.
+  ROCFORGE_DEVICE void raise_peaks(float exp_scale) {
+    float best[kSlots];
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) best[s] = peak_[s];
+    each_score([&](float &x, int s) { best[s] = fmaxf(best[s], x); });
+    // All rows before one test: the exchanges between lanes wait together, and what follows is one stretch of code.
+    bool grew = false;
 #pragma unroll
     for (int s = 0; s < kSlots; ++s) {
-      const int m = s / Layout::kLaneRows, lane_row = s % Layout::kLaneRows;
-      float best = peak_[s];
-      for_lane_row(m, lane_row, [&](float &x) { best = fmaxf(best, x); });
-      best = Layout::over_keys(best, [](float a, float b) { return fmaxf(a, b); });
-      if (any((best - peak_[s]) * exp_scale > kLazy)) {
-        const float factor = best == -kInfinity ? 1 : fast_exp2((peak_[s] - best) * exp_scale);
-        rescale(s, factor);
-        peak_[s] = best;
-      }
-      const float base = peak_[s] == -kInfinity ? 0 : peak_[s];
-      const float scaled_base = base * exp_scale;
-      float sum = 0;
-      for_lane_row(m, lane_row, [&](float &x) {
-        x = fast_exp2(kFused ? fmaf(x, exp_scale, -scaled_base) : (x - base) * exp_scale);
-        sum += x;
-      });
-      sum_[s] += sum;
+      best[s] = Layout::over_keys(best[s], [](float a, float b) { return fmaxf(a, b); });
+      grew |= (best[s] - peak_[s]) * exp_scale > kLazy;
+    }
+    if (!any(grew)) return;
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      rescale(s, best[s] == -kInfinity ? 1 : fast_exp2((peak_[s] - best[s]) * exp_scale));
+      peak_[s] = best[s];
     }
   }
 
-  ROCFORGE_DEVICE void accumulate(const T *values) {
-    constexpr int kWeights = Layout::kWeightBlocks;
+  // Scores less their row's peak, scaled: where a multiply-add in accumulate() might overflow.
+  ROCFORGE_DEVICE void relate_to_peaks(float exp_scale) {
+    each_score([&](float &x, int s) { x = (x - base(s)) * exp_scale; });
+  }
+
+  // Scores become weights and these meet the values, a few keys after the other: exponentials beside matrix products.
+  // `related`: the scores are already what their weights are the exponentials of.
+  ROCFORGE_DEVICE void accumulate(const T *values, float exp_scale, bool related) {
+    const float scale = related ? 1 : exp_scale;
+    float scaled_base[kSlots];
 #pragma unroll
-    for (int n = 0; n < kScoreBlocks; n += kWeights) {
+    for (int s = 0; s < kSlots; ++s) scaled_base[s] = related ? 0 : base(s) * exp_scale;
+    constexpr int kTogether = Layout::kWeightBlocks;
+#pragma unroll
+    for (int n = 0; n < kScoreBlocks; n += kTogether) {
       typename Layout::Weight weights[kRowBlocks];
 #pragma unroll
-      for (int m = 0; m < kRowBlocks; ++m) weights[m] = Layout::weights(&scores_[m][n]);
+      for (int m = 0; m < kRowBlocks; ++m) {
+#pragma unroll
+        for (int j = 0; j < kTogether * kSumSize; ++j) {
+          const int i = j % kSumSize, s = m * Layout::kLaneRows + Layout::lane_row(i);
+          float &x = scores_[m][n + j / kSumSize][i];
+          x = fast_exp2(fmaf(x, scale, -scaled_base[s]));
+          sum_[s] += x;
+        }
+        weights[m] = Layout::weights(&scores_[m][n]);
+      }
       Layout::template add_outputs<kDim, kTileKeys>(outs_, weights, values, n * Layout::kKeys);
     }
   }
@@ -116,40 +131,11 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
     for (int s = 0; s < kSlots; ++s) sum_[s] = Layout::over_keys(sum_[s], [](float a, float b) { return a + b; });
   }
 
-  // To and from LDS [kValues][kWave].
-  ROCFORGE_DEVICE void save(float *lds) const {
-    int at = lane_id();
-    each_value([&](float x) { lds[at] = x, at += kWave; });
+  // A block of rows to floats [kRows][stride] in LDS.
+  ROCFORGE_DEVICE void put_block(int m, float *lds, int stride) const {
 #pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      lds[at] = peak_[s], lds[at + kWave] = sum_[s];
-      at += 2 * kWave;
-    }
-  }
-  // Adds what another wave saved for the same rows.
-  ROCFORGE_DEVICE void merge(const float *lds, float exp_scale) {
-    float own[kSlots], other[kSlots];
-    const float *state = lds + (kValues - 2 * kSlots) * kWave + lane_id();
-#pragma unroll
-    for (int s = 0; s < kSlots; ++s) {
-      const float peak = state[2 * s * kWave], sum = state[(2 * s + 1) * kWave];
-      const float best = fmaxf(peak_[s], peak), base = best == -kInfinity ? 0 : best;
-      own[s] = fast_exp2((peak_[s] - base) * exp_scale), other[s] = fast_exp2((peak - base) * exp_scale);
-      sum_[s] = sum_[s] * own[s] + sum * other[s];
-      peak_[s] = best;
-    }
-    int at = lane_id();
-#pragma unroll
-    for (int m = 0; m < kRowBlocks; ++m) {
-#pragma unroll
-      for (int n = 0; n < kOutBlocks; ++n) {
-#pragma unroll
-        for (int i = 0; i < kSumSize; ++i) {
-          const int s = m * Layout::kLaneRows + Layout::lane_row(i);
-          outs_[m][n][i] = outs_[m][n][i] * own[s] + lds[at] * other[s];
-          at += kWave;
-        }
-      }
+    for (int r = 0; r < Layout::kLaneRows; ++r) {
+      store_row(m * Layout::kLaneRows + r, lds + Layout::row(lane_id(), r) * stride, kDim);
     }
   }
 
@@ -212,22 +198,16 @@ template <class T, int kDim, int kRowBlocks, int kTileKeys, bool kQueryInLds> cl
  private:
   static constexpr int kChunks = kDim / Layout::kStepDims;
 
-  template <class Visit> ROCFORGE_DEVICE void for_lane_row(int m, int lane_row, Visit visit) {
-#pragma unroll
-    for (int n = 0; n < kScoreBlocks; ++n) {
-#pragma unroll
-      for (int i = 0; i < kSumSize; ++i) {
-        if (Layout::lane_row(i) == lane_row) visit(scores_[m][n][i]);
-      }
-    }
-  }
-  template <class Visit> ROCFORGE_DEVICE void each_value(Visit visit) const {
+  ROCFORGE_DEVICE float base(int s) const { return peak_[s] == -kInfinity ? 0 : peak_[s]; }
+
+  // visit(score, slot)
+  template <class Visit> ROCFORGE_DEVICE void each_score(Visit visit) {
 #pragma unroll
     for (int m = 0; m < kRowBlocks; ++m) {
 #pragma unroll
-      for (int n = 0; n < kOutBlocks; ++n) {
+      for (int n = 0; n < kScoreBlocks; ++n) {
 #pragma unroll
-        for (int i = 0; i < kSumSize; ++i) visit(outs_[m][n][i]);
+        for (int i = 0; i < kSumSize; ++i) visit(scores_[m][n][i], m * Layout::kLaneRows + Layout::lane_row(i));
       }
     }
   }

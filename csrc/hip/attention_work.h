@@ -7,6 +7,7 @@
 #include "hip/gpu.h"
 // gpu.h first: it says what the visibility rule's functions are on this device.
 #include "hip/attention.h"
+#include "hip/divider.h"
 
 namespace rocforge::gpu {
 
@@ -18,6 +19,9 @@ ROCFORGE_DEVICE int64_t clamp(int64_t x, int64_t low, int64_t high) { return x <
 // n / by, n >= 0. A 64-bit division takes a GPU some hundred instructions: only where it must be one.
 ROCFORGE_DEVICE int64_t quotient(int64_t n, uint32_t by) {
   return n >> 32 == 0 ? static_cast<uint32_t>(n) / by : n / by;
+}
+ROCFORGE_DEVICE int64_t quotient(int64_t n, const Divider &by) {
+  return n >> 31 == 0 ? divide(static_cast<uint32_t>(n), by) : n / by.divisor;
 }
 
 // A batch row, or one of the sequences packed into it.
@@ -72,7 +76,9 @@ struct RowTile {
   int64_t last_query;
 };
 
-ROCFORGE_DEVICE RowTile row_tile(const Attention &a, int64_t batch, int64_t kv_head, int64_t tile, int tile_rows) {
+// `group`: divides by a.group.
+ROCFORGE_DEVICE RowTile row_tile(const Attention &a, const Divider &group, int64_t batch, int64_t kv_head, int64_t tile,
+                                 int tile_rows) {
   Sequence sequence = padded_sequence(a, a.cu_seqlens_q ? 0 : batch);
   if (a.cu_seqlens_q) {
     const int64_t i = sequence_of_tile(a, tile, tile_rows);
@@ -82,19 +88,17 @@ ROCFORGE_DEVICE RowTile row_tile(const Attention &a, int64_t batch, int64_t kv_h
   const int64_t first = tile * tile_rows, rows = sequence.rule.queries * a.group;
   const int64_t left = rows - first;
   const int count = left < tile_rows ? static_cast<int>(left < 0 ? 0 : left) : tile_rows;
-  const int64_t query = quotient(first, a.group);
+  const int64_t query = quotient(first, group);
   return {sequence, kv_head,
           query,    static_cast<int>(first - query * a.group),
-          count,    count > 0 ? quotient(first + count - 1, a.group) : query};
+          count,    count > 0 ? quotient(first + count - 1, group) : query};
 }
 
-// The keys of split `i`: an even share, in whole units, and not less than a few of them.
-ROCFORGE_DEVICE KeyRange share(KeyRange keys, int i, int splits, int unit) {
-  constexpr int kLeastUnits = 4;
-  if (splits == 1) return keys;
-  const int64_t count = keys.end - keys.begin;
-  int64_t units = quotient(count + unit * splits - 1, unit * splits);
-  if (units < kLeastUnits) units = kLeastUnits;
+// The keys of split `i`: an even share in whole units.
+ROCFORGE_DEVICE KeyRange share(KeyRange keys, int i, const Divider &splits, int unit) {
+  if (splits.divisor == 1) return keys;
+  const int64_t all_units = (keys.end - keys.begin + unit - 1) / unit;
+  const int64_t units = quotient(all_units + splits.divisor - 1, splits);
   const int64_t begin = keys.begin + i * units * unit, end = begin + units * unit;
   return {begin, end < keys.end ? end : keys.end};
 }

@@ -41,10 +41,6 @@ Tiling tiling_of(int64_t weights, int tile_groups) {
   return {groups, false, make_divider(1), static_cast<int>(tile_groups / groups), make_divider(groups)};
 }
 
-ROCFORGE_DEVICE uint32_t divide(uint32_t n, const Divider &by) {
-  return (static_cast<uint32_t>(uint64_t{n} * by.magic >> 32) + n) >> by.shift;
-}
-
 // A workgroup's tile. 64-bit numbers belong to the whole tile; within it a thread counts in 32 bits.
 struct Tile {
   int64_t first_row;

@@ -11,6 +11,12 @@ struct Divider {
   uint32_t divisor, magic, shift;
 };
 
+#if defined(ROCFORGE_DEVICE)
+ROCFORGE_DEVICE uint32_t divide(uint32_t n, const Divider &by) {
+  return (static_cast<uint32_t>(uint64_t{n} * by.magic >> 32) + n) >> by.shift;
+}
+#endif
+
 // 1 <= divisor < 2^31.
 inline Divider make_divider(int64_t divisor) {
   uint32_t shift = 0;

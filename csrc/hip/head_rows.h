@@ -27,10 +27,6 @@ template <class T> inline constexpr int kWidth = 16 / static_cast<int>(sizeof(T)
 ROCFORGE_DEVICE float square_root(float value) { return sqrtf(value); }
 ROCFORGE_DEVICE double square_root(double value) { return sqrt(value); }
 
-ROCFORGE_DEVICE uint32_t divide(uint32_t n, const Divider &by) {
-  return (static_cast<uint32_t>(uint64_t{n} * by.magic >> 32) + n) >> by.shift;
-}
-
 // What a group of lanes works on: heads `block`, `block + blocks`, ... of a token.
 struct HeadUnit {
   int lane, lanes;

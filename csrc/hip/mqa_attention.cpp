@@ -93,13 +93,14 @@ std::tuple<at::Tensor, at::Tensor> mqa_attention(const at::Tensor &query, const 
   if (plan.path == Path::kRows) {
     launch_attention_rows(a, stream.get());
   } else if (plan.splits == 1) {
-    launch_attention_tiles(a, plan, {1, nullptr, nullptr, nullptr}, stream.get());
+    launch_attention_tiles(a, plan, {1, lse.numel(), nullptr, nullptr, nullptr}, stream.get());
   } else {
     const auto numbers = query.options().dtype(at::kFloat);
     at::Tensor outs = at::empty({plan.splits, out.numel()}, numbers);
     at::Tensor states = at::empty({2, plan.splits, lse.numel()}, numbers);
     auto *const peaks = states.mutable_data_ptr<float>();
-    const Splits splits{plan.splits, outs.mutable_data_ptr<float>(), peaks, peaks + plan.splits * lse.numel()};
+    const Splits splits{plan.splits, lse.numel(), outs.mutable_data_ptr<float>(), peaks,
+                        peaks + plan.splits * lse.numel()};
     launch_attention_tiles(a, plan, splits, stream.get());
     launch_attention_combine(a, splits, stream.get());
   }

@@ -33,7 +33,7 @@ constexpr AttentionTile prefill_tile(Arch arch, int dim) {
     case Arch::gfx11:  // queries take twice the registers here: lanes l and l + 16 hold the same
       return dim <= 64 ? AttentionTile{4, 1, 1, 32, 1, false, 1} : AttentionTile{4, 1, 1, 16, 1, true, 1};
     case Arch::gfx12:
-      return dim <= 64    ? AttentionTile{4, 1, 1, 64, 1, false, 1}
+      return dim <= 64    ? AttentionTile{4, 1, 1, 32, 1, false, 1}
              : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, true, 1}
                           : AttentionTile{4, 1, 1, 16, 1, true, 1};
     case Arch::sm80:
@@ -66,18 +66,24 @@ constexpr int tile_rows(const AttentionTile &tile, Arch arch) {
 }
 constexpr int threads(const AttentionTile &tile, Arch arch) { return tile.waves() * wave_size(arch); }
 
-// LDS for queries, keys and values (16-bit), and afterwards for half of the waves' float32 results to be merged.
+// Waves that own the same rows meet in LDS: their results, a block of rows at a time as floats [block][stride], and for
+// every row each wave's peak and sum, and a factor.
+constexpr int attention_merge_stride(int dim) { return dim + 8; }
+constexpr size_t attention_merge_bytes(const AttentionTile &tile, Arch arch, int dim) {
+  if (tile.key_waves == 1) return 0;
+  const int states = (2 * tile.key_waves + 1) * tile_rows(tile, arch);
+  return (states + tile.key_waves * attention_block(arch) * attention_merge_stride(dim)) * sizeof(float);
+}
+
+// LDS for queries, keys and values (16-bit), and afterwards for the waves' results to be merged.
 constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int dim) {
-  const int lane_rows = arch == Arch::sm80 ? 2 : 1;  // rows whose scores one lane holds
-  const int pad = arch == Arch::sm80 ? 0 : 8;        // of rows; transposed values: their run
+  const int pad = arch == Arch::sm80 ? 0 : 8;  // of rows; transposed values: their run
   const int run = arch == Arch::gfx90a || arch == Arch::gfx942 || arch == Arch::gfx950 ? 4 : 8;
   const size_t queries = tile.query_in_lds ? tile_rows(tile, arch) * (dim + pad) * 2 : 0;
   const size_t keys = tile.keys * (dim + pad) * 2;
   const size_t values = arch == Arch::sm80 ? keys : dim * (tile.keys + run) * 2;
   const size_t tiles = tile.key_waves * tile.stages * (keys + values);
-  const size_t wave_results =
-      tile.row_blocks * (attention_block(arch) * dim + 2 * lane_rows * wave_size(arch)) * sizeof(float);
-  const size_t merged = tile.key_waves / 2 * wave_results;
+  const size_t merged = attention_merge_bytes(tile, arch, dim);
   return queries + tiles > merged ? queries + tiles : merged;
 }
 

@@ -32,7 +32,7 @@ namespace rocforge::gpu {
 inline constexpr Arch kArch = Arch::ROCFORGE_EMULATE;
 inline constexpr int kWave = wave_size(kArch);
 
-inline DeviceProperties device_properties() { return {kArch, kWave, /*compute_units=*/4}; }
+inline DeviceProperties device_properties() { return {kArch, kWave, /*compute_units=*/16}; }
 
 template <class... Parameters>
 void launch(const Launch &config, void (*kernel)(Parameters...), typename Identity<Parameters>::type... arguments) {
