@@ -3,7 +3,13 @@ set(ROCFORGE_GPU ${torch_gpu} CACHE STRING "GPU back end: hip, cuda, emulate (th
 set_property(CACHE ROCFORGE_GPU PROPERTY STRINGS hip cuda emulate none)
 
 set(rocforge_gpu_kernels
+  csrc/hip/attention_backward_mask_kernel.hip
+  csrc/hip/attention_backward_plain_kernel.hip
+  csrc/hip/attention_backward_plan.hip
+  csrc/hip/attention_backward_sums_kernel.hip
+  csrc/hip/attention_backward_tiles_kernel.hip
   csrc/hip/attention_combine_kernel.hip
+  csrc/hip/attention_orphans_kernel.hip
   csrc/hip/attention_plan.hip
   csrc/hip/attention_rows_kernel.hip
   csrc/hip/attention_tiles_kernel.hip
@@ -15,6 +21,7 @@ set(rocforge_gpu_hosts
   csrc/hip/dequantize.cpp
   csrc/hip/embedding.cpp
   csrc/hip/mqa_attention.cpp
+  csrc/hip/mqa_attention_backward.cpp
   csrc/hip/qkv_rope_cache.cpp
   csrc/hip/rotary_embedding.cpp)
 # Kernels that must round as the CPU does: no fused multiply-add.
@@ -24,6 +31,7 @@ set(rocforge_exact_kernels
   csrc/hip/rotary_embedding_kernel.hip)
 # Kernels compiled in several parts, each with its ROCFORGE_SHARD: compilers then work on them at once.
 set(rocforge_sharded_kernels
+  csrc/hip/attention_backward_tiles_kernel.hip
   csrc/hip/attention_tiles_kernel.hip
   csrc/hip/decode_rows_kernel.hip)
 set(rocforge_shards 8)

@@ -73,14 +73,6 @@ def reference_device() -> str:
 
 
 @pytest.fixture
-def gradient_device(device: str) -> str:
-    """Where mqa_attention has gradients."""
-    if device == "cuda":
-        pytest.skip("mqa_attention has no gradients on a GPU")
-    return device
-
-
-@pytest.fixture
 def kernel_device(device: str) -> str:
     """A GPU, real or emulated: for what only its kernels promise."""
     if device == "cpu" and not KERNELS:

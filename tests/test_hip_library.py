@@ -29,6 +29,9 @@ arguments = {
     "dequantize": (packed, "Q8_0"),
     "embedding": (packed, "Q8_0", torch.tensor([3])),
     "mqa_attention": (x, x, x),
+    "mqa_attention_backward": (
+        *(x, None, x, x, x, x, x[..., 0], None, "none", None, None, 0.0, None, None, None, None, None, False),
+    ),
     "rotary_embedding": (x, angles, angles),
 }[sys.argv[2]]
 operator = getattr(torch.ops.rocforge, sys.argv[2]).default

@@ -196,12 +196,12 @@ def test_autocast(dtype, device):
     assert half.dtype == dtype and wide.dtype == torch.float64
 
 
-def test_opcheck(gradient_device):
-    query, key, value = cases.tensors(2, 4, 2, 9, 21, 16, device=gradient_device, dtype=torch.float32)
+def test_opcheck(device):
+    query, key, value = cases.tensors(2, 4, 2, 9, 21, 16, device=device, dtype=torch.float32)
     query.requires_grad_()
     op = torch.ops.rocforge.mqa_attention.default
     torch.library.opcheck(op, (query, key, value))
-    mask = torch.randn(4, 1, 21, device=gradient_device, requires_grad=True)
+    mask = torch.randn(4, 1, 21, device=device, requires_grad=True)
     options = cases.options_of(("bottom_right", "softcap", "sinks", "alibi", "kv_lengths"), query, key)
     torch.library.opcheck(op, (query, key, value), options | {"attn_mask": mask})
 

@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import itertools
+
 import attention_cases as cases
 import pytest
 import reference
 import torch
+from conftest import EMULATED
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import rocforge_ops as rf
-
-pytestmark = pytest.mark.usefixtures("gradient_device")
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 
@@ -96,25 +97,37 @@ def test_gradcheck(feature, reference_device):
     assert torch.autograd.gradcheck(attention, leaves)
 
 
-@pytest.mark.parametrize("lengths", [(45, 83), (83, 45)], ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("feature", cases.FEATURES)
+def sampled(parameters: list, step: int) -> list:
+    """All of them; of the slow emulation's every `step`-th."""
+    return parameters[:: step if EMULATED else 1]
+
+
+LENGTHS = [(45, 83), (83, 45)]
+
+
+@pytest.mark.parametrize(
+    "feature, dtype, lengths", sampled(list(itertools.product(cases.FEATURES, DTYPES, LENGTHS)), 3), ids=str
+)
 def test_feature(feature, dtype, lengths, device):
     batch = 1 if feature == "cu_seqlens" else 3
     query, key, value = cases.tensors(batch, 4, 2, *lengths, 24, 40, device=device, dtype=dtype)
     check(query, key, value, **cases.options_of((feature,), query, key))
 
 
-@pytest.mark.parametrize("pair", cases.pairs(), ids="-".join)
+@pytest.mark.parametrize("pair", sampled(cases.pairs(), 7), ids="-".join)
 def test_pair_of_features(pair, device):
     batch = 1 if "cu_seqlens" in pair else 2
     query, key, value = cases.tensors(batch, 6, 2, 45, 83, 24, device=device, dtype=torch.float32)
     check(query, key, value, **cases.options_of(pair, query, key))
 
 
-@pytest.mark.parametrize("lengths", [(1, 1), (1, 151), (3, 7), (17, 127), (129, 64), (151, 3)], ids=str)
-@pytest.mark.parametrize("head_dim", [1, 7, 17, 72, 129])
-def test_odd_sizes(lengths, head_dim, device):
+ODD_LENGTHS = [(1, 1), (1, 151), (3, 7), (17, 127), (129, 64), (151, 3)]
+
+
+@pytest.mark.parametrize(
+    "head_dim, lengths", sampled(list(itertools.product([1, 7, 17, 72, 129], ODD_LENGTHS)), 4), ids=str
+)
+def test_odd_sizes(head_dim, lengths, device):
     query, key, value = cases.tensors(2, 3, 1, *lengths, head_dim, 20, device=device, dtype=torch.float32)
     check(query, key, value, causal="bottom_right")
     check(key.expand(2, 3, -1, -1), query[:, :1], torch.randn_like(query[:, :1]), causal="top_left")
@@ -138,6 +151,57 @@ def test_gradient_of_a_mask_of_batch_rows_of_different_lengths(device):
     query, key, value = cases.tensors(3, 4, 2, 45, 83, 16, device=device, dtype=torch.float32)
     options = cases.options_of(("kv_lengths",), query, key)
     check(query, key, value, attn_mask=torch.randn(4, 45, 83, device=device), **options)
+
+
+@pytest.mark.parametrize("value_dim", [None, 40], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("head_dim", [32, 64, 72, 80, 96, 112, 128, 192, 256])
+def test_head_sizes_of_tiles(head_dim, dtype, value_dim, kernel_device):
+    """Rows and keys of more than a tile; the only head of keys has its work shared out."""
+    query, key, value = cases.tensors(1, 3, 1, 70, 131, head_dim, value_dim, device=kernel_device, dtype=dtype)
+    if value_dim is None:
+        check(query, key, value, causal="bottom_right")
+    elif dtype == torch.bfloat16:
+        check(query, key, value, causal="bottom_right", softcap=2.0, **cases.options_of(("mask",), query, key))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_unaligned_views(dtype, kernel_device):
+    def view(heads: int, length: int, width: int, skip: int) -> Tensor:
+        whole = torch.randn(2, length + 1, heads, width + 5, device=kernel_device).to(dtype)
+        return whole.transpose(1, 2)[:, :, 1:, skip : skip + width]
+
+    query, key, value = view(4, 70, 64, 1), view(2, 90, 64, 3), view(2, 90, 40, 0)
+    leaves = [t.requires_grad_() for t in (query, key, value)]
+    weights = torch.randn(2, 70, 4, 40, device=kernel_device).to(dtype).transpose(1, 2)
+    grads = torch.autograd.grad((rf.mqa_attention(*leaves, causal="bottom_right") * weights).sum(), leaves)
+    copies = [t.detach().contiguous().requires_grad_() for t in leaves]
+    weights = weights.contiguous()
+    same = torch.autograd.grad((rf.mqa_attention(*copies, causal="bottom_right") * weights).sum(), copies)
+    assert all(a.equal(b) for a, b in zip(grads, same, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_packed_sequences(dtype, kernel_device):
+    """Sequences shorter than a tile, longer than several, and empty ones."""
+    lengths = torch.tensor([0, 1, 130, 0, 7, 64, 0, 40])
+    cuts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(kernel_device, torch.int32)
+    total = int(lengths.sum())
+    query, key, value = cases.tensors(1, 4, 2, total, total, 64, device=kernel_device, dtype=dtype)
+    check(query, key, value, cu_seqlens_q=cuts, cu_seqlens_k=cuts, causal="bottom_right", window=50)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(1, 32, 1, 1024, 1024, 128), (4, 8, 8, 500, 700, 64)], ids=str)
+def test_20_runs_give_the_same_bits(shape, kernel_device):
+    if kernel_device != "cuda":
+        pytest.skip("a GPU's order of work")
+    leaves = [t.requires_grad_() for t in cases.tensors(*shape, device="cuda", dtype=torch.bfloat16)]
+    grad = torch.randn_like(leaves[0])
+    first = torch.autograd.grad(rf.mqa_attention(*leaves, causal="bottom_right"), leaves, grad)
+    for _ in range(20):
+        again = torch.autograd.grad(rf.mqa_attention(*leaves, causal="bottom_right"), leaves, grad)
+        assert all(a.equal(b) for a, b in zip(first, again, strict=True))
 
 
 def test_strided_views(device):

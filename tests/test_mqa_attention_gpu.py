@@ -140,6 +140,26 @@ def test_rows_of_no_sequence(kernel_device):
         rf.mqa_attention(query, key, value, cu_seqlens_q=cuts, cu_seqlens_k=cuts)
 
 
+@pytest.mark.parametrize("cuts, orphans", [((3, 40, 60), 3), ((0, 61, 7, 70), 70), ((70, 70), 70)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_left_out_by_their_sequences(dtype, cuts, orphans, kernel_device):
+    """Rows before the first sequence and after the last one see no key; where the cuts decrease, none does."""
+    query, key, value = (
+        t.requires_grad_() for t in cases.tensors(1, 2, 1, 70, 70, 64, device=kernel_device, dtype=dtype)
+    )
+    ends = torch.tensor(cuts, dtype=torch.int32, device=kernel_device)
+    out, lse = rf.mqa_attention(query, key, value, cu_seqlens_q=ends, cu_seqlens_k=ends, return_lse=True)
+    out.float().square().sum().backward()
+    left_out = torch.ones(70, dtype=torch.bool, device=kernel_device)
+    if orphans < 70:
+        left_out[cuts[0] : cuts[-1]] = False
+    elif dtype == torch.float32:
+        return
+    assert out[:, :, left_out].eq(0).all() and lse[:, :, left_out].eq(-torch.inf).all()
+    assert query.grad[:, :, left_out].eq(0).all() and lse[:, :, ~left_out].isfinite().all()
+    assert key.grad.isfinite().all() and value.grad[:, :, left_out].eq(0).all()
+
+
 def test_head_sizes_without_a_kernel(kernel_device):
     query, key, value = cases.tensors(1, 1, 1, 1, 1, 20000, device=kernel_device, dtype=torch.float32)
     with pytest.raises(RuntimeError, match=r"head sizes 20000 and 20000 .* are too large: together, at most"):

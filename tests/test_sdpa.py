@@ -109,11 +109,9 @@ def test_row_without_keys(device):
     check(query, key, value, mask)
 
 
-def test_gradients(gradient_device):
-    query, key, value = cases.tensors(2, 4, 2, 9, 12, 8, device=gradient_device, dtype=torch.float64)
-    leaves = [
-        t.requires_grad_() for t in (query, key, value, torch.randn(9, 12, dtype=torch.float64, device=gradient_device))
-    ]
+def test_gradients(device):
+    query, key, value = cases.tensors(2, 4, 2, 9, 12, 8, device=device, dtype=torch.float64)
+    leaves = [t.requires_grad_() for t in (query, key, value, torch.randn(9, 12, dtype=torch.float64, device=device))]
     results = [
         torch.autograd.grad(attention(*leaves, enable_gqa=True).square().sum(), leaves)
         for attention in (rf.scaled_dot_product_attention, F.scaled_dot_product_attention)

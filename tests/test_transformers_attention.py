@@ -135,7 +135,6 @@ def test_chunked_prompt(models, device):
     close(*logits)
 
 
-@pytest.mark.usefixtures("gradient_device")
 @pytest.mark.parametrize("side", [None, "right"])
 def test_training(models, side, device):
     """Gradients of every parameter, sinks among them, in training mode."""

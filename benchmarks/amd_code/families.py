@@ -17,7 +17,7 @@ DTYPES = {"float": "float32", "double": "float64", "f16": "float16", "bf16": "bf
 WITHOUT_MATRIX: frozenset[str] = frozenset()
 # Families known to spill in some of their kernels (tiles of head size 256, kernels with every feature, float64): the
 # check counts their problems and refuses those of all others.
-KNOWN_TO_SPILL = ("attention_rows", "attention_tiles")
+KNOWN_TO_SPILL = ("attention_backward_plain", "attention_backward_tiles", "attention_rows", "attention_tiles")
 
 
 @dataclass(frozen=True)

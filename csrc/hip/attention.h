@@ -82,6 +82,8 @@ AttentionPlan plan_attention(const Attention &a);
 // Queue the work on `stream`. std::runtime_error when a launch fails.
 void launch_attention_tiles(const Attention &a, const AttentionPlan &plan, const Splits &splits, void *stream);
 void launch_attention_combine(const Attention &a, const Splits &splits, void *stream);
+// After the tiles of packed sequences: rows of none get 0 and lse -inf.
+void launch_attention_orphans(const Attention &a, void *stream);
 void launch_attention_rows(const Attention &a, void *stream);
 
 }  // namespace rocforge::gpu

@@ -1,71 +1,11 @@
 // Attention in plain arithmetic, for what the matrix cores do not take: float32, float64, and head sizes above 256.
 // One wave a query row: a lane scores one key, then all lanes add up the values of those keys.
-#include <type_traits>
-
-#include "hip/attention_work.h"
+#include "hip/attention_plain.h"
 
 namespace rocforge::gpu {
 namespace {
 
 constexpr int kWaves = 4;  // of a workgroup, each on a row of its own
-
-ROCFORGE_DEVICE float tangens_hyperbolicus(float x) { return tanhf(x); }
-ROCFORGE_DEVICE double tangens_hyperbolicus(double x) { return tanh(x); }
-ROCFORGE_DEVICE float widened(f16 x) { return to_float(x); }
-ROCFORGE_DEVICE float widened(bf16 x) { return to_float(x); }
-ROCFORGE_DEVICE float widened(float x) { return x; }
-ROCFORGE_DEVICE double widened(double x) { return x; }
-template <class T> ROCFORGE_DEVICE T narrowed(float x) { return from_float<T>(x); }
-template <class T> ROCFORGE_DEVICE T narrowed(double x) { return x; }
-
-template <class T> using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-// The sequence that row `row` of the tensor belongs to, and the row's number in it. Rows of none have no keys.
-struct RowPlace {
-  Sequence sequence;
-  int64_t query;
-};
-ROCFORGE_DEVICE RowPlace place(const Attention &a, int64_t batch, int64_t row) {
-  if (!a.cu_seqlens_q) return {padded_sequence(a, batch), row};
-  int64_t low = 0, high = a.sequences;  // the last sequence that begins at or before the row
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    if (a.cu_seqlens_q[middle] <= row) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  const Sequence sequence = packed_sequence(a, low);
-  return {sequence, row - sequence.query_begin};
-}
-
-template <class T> ROCFORGE_DEVICE const T *row_of(const Heads &h, int64_t batch, int64_t head, int64_t row) {
-  return static_cast<const T *>(h.data) + batch * h.batch + head * h.head + row * h.row;
-}
-
-// Four sums: shorter chains of roundings.
-template <class R, class T> ROCFORGE_DEVICE R dot(const R *q, const T *k, int dims) {
-  R sums[4] = {};
-  int d = 0;
-  for (; d + 4 <= dims; d += 4) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) sums[j] += q[d + j] * widened(k[d + j]);
-  }
-  for (; d < dims; ++d) sums[0] += q[d] * widened(k[d]);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
-template <class R> ROCFORGE_DEVICE R logit(const Attention &a, R score, R slope, int64_t distance, int64_t mask_at) {
-  R x = score * static_cast<R>(a.logit_scale);
-  if (a.softcap != 0) {
-    const auto cap = static_cast<R>(a.softcap);
-    x = cap * tangens_hyperbolicus(x / cap);
-  }
-  if (a.alibi.data) x -= slope * static_cast<R>(distance < 0 ? -distance : distance);
-  if (a.mask.data) x += number<R>(a.mask.data, a.mask.type, mask_at);
-  return x;
-}
 
 // LDS of a wave: the query, the outputs, the weights of kWave keys.
 template <class T> __global__ void __launch_bounds__(kWaves *kWave) rows_kernel(const Attention a) {
@@ -76,9 +16,9 @@ template <class T> __global__ void __launch_bounds__(kWaves *kWave) rows_kernel(
   const int64_t heads = a.kv_heads * a.group, rows = a.batch * heads * a.rows;
   const int64_t wanted = static_cast<int64_t>(blockIdx.x) * kWaves + wave_id(), row = wanted < rows ? wanted : rows - 1;
   const int64_t batch = row / (heads * a.rows), head = row / a.rows % heads, kv_head = head / a.group;
-  const RowPlace here = place(a, batch, row % a.rows);
+  const RowPlace here = place_of_row(a, batch, row % a.rows);
   const Sequence &sequence = here.sequence;
-  const bool belongs = here.query >= 0 && here.query < sequence.rule.queries;
+  const bool belongs = here.in_sequence();
   const KeyRange keys = belongs ? sequence.rule.visible(here.query) : KeyRange{0, 0};
 
   const T *const query_row = row_of<T>(a.query, batch, head, row % a.rows);
@@ -96,7 +36,7 @@ template <class T> __global__ void __launch_bounds__(kWaves *kWave) rows_kernel(
     R x = -R(kInfinity);
     if (lane < count) {
       const T *const key_row = row_of<T>(a.key, batch, kv_head, sequence.key_begin + key);
-      x = logit(a, dot(query, key_row, a.head_dim), slope, position - key, mask_start + key * a.mask.key);
+      x = logit(a, dot<R>(query, key_row, a.head_dim), slope, position - key, mask_start + key * a.mask.key);
     }
     const R best = reduce(x, [](R l, R r) { return r > l || l != l ? r : l; });  // of numbers, not of NaN
     const R top = best > peak ? best : peak;

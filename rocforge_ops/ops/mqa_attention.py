@@ -133,11 +133,6 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse, mask, sinks, *tensors = ctx.saved_tensors
-        if query.device.type not in ("cpu", "meta"):
-            raise RuntimeError(
-                f"mqa_attention has gradients on the CPU only, not on {query.device}: train there with "
-                "torch.nn.functional.scaled_dot_product_attention"
-            )
         grad_out = torch.zeros_like(out) if grad_out is None else grad_out
         grads = torch.ops.rocforge.mqa_attention_backward(
             *(grad_out, grad_lse, query, key, value, out, lse),

@@ -14,10 +14,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from types import ModuleType
 
-from rocforge_ops.selftest import dequantize, embedding, mqa_attention, qkv_rope_cache, rotary_embedding
+from rocforge_ops.selftest import (
+    dequantize,
+    embedding,
+    mqa_attention,
+    mqa_attention_backward,
+    qkv_rope_cache,
+    rotary_embedding,
+)
 from rocforge_ops.selftest.case import Call, Case, Reference, Result, on_cpu
 
-OPERATORS: tuple[ModuleType, ...] = (dequantize, embedding, mqa_attention, qkv_rope_cache, rotary_embedding)
+OPERATORS: tuple[ModuleType, ...] = (
+    dequantize,
+    embedding,
+    mqa_attention,
+    mqa_attention_backward,
+    qkv_rope_cache,
+    rotary_embedding,
+)
 
 
 def run(module: ModuleType, device: str, reference: Reference = on_cpu, timed: bool = True) -> Iterator[Result]:

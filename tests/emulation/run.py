@@ -18,6 +18,7 @@ FILES = (
     "test_dequantize.py",
     "test_embedding.py",
     "test_mqa_attention.py",
+    "test_mqa_attention_backward.py",
     "test_multi_query_pipeline.py",
     "test_qkv_rope_cache.py",
     "test_rotary_embedding.py",
