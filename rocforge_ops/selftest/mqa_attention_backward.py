@@ -14,8 +14,10 @@ from rocforge_ops.selftest.case import Call, Case
 
 OPERATOR = "mqa_attention_backward"
 TITLE = "mqa_attention, backward: 2048 rows"
-OPTIONS = ("attn_mask", "causal", "scale", "window", "softcap", "sinks", "alibi_slopes", "kv_lengths")
-OPTIONS += ("cu_seqlens_q", "cu_seqlens_k")  # in the order of the operator's arguments
+OPTIONS = (  # in the order of the operator's arguments
+    *("attn_mask", "causal", "scale", "window", "softcap"),
+    *("sinks", "alibi_slopes", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k"),
+)
 DEFAULTS = {"causal": "none", "softcap": 0.0}
 GRADIENTS = ("query", "key", "value", "mask", "sinks")
 
