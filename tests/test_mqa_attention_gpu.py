@@ -140,7 +140,7 @@ def test_rows_of_no_sequence(kernel_device):
         rf.mqa_attention(query, key, value, cu_seqlens_q=cuts, cu_seqlens_k=cuts)
 
 
-@pytest.mark.parametrize("cuts, orphans", [((3, 40, 60), 3), ((0, 61, 7, 70), 70), ((70, 70), 70)], ids=str)
+@pytest.mark.parametrize("cuts, orphans", [((3, 40, 60), 3), ((30, 10, 40), 70), ((70, 70), 70)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_left_out_by_their_sequences(dtype, cuts, orphans, kernel_device):
     """Rows before the first sequence and after the last one see no key; where the cuts decrease, none does."""
