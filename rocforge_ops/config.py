@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from rocforge_ops.rope import RopeConfig
+from rocforge_ops.rope import RopeConfig, is_above, is_positive_integer
 
 
 @dataclass(frozen=True)
@@ -70,10 +69,10 @@ class MultiQueryConfig:
         found = []
         for name in ("num_query_heads", "num_kv_heads", "head_dim", "hidden_size"):
             value = getattr(self, name)
-            if not _positive(value) and not (name == "hidden_size" and value is None):
+            if not is_positive_integer(value) and not (name == "hidden_size" and value is None):
                 found.append(f"{name} is {value!r}, expected a positive integer")
         heads = self.num_query_heads, self.num_kv_heads
-        if all(map(_positive, heads)) and heads[0] % heads[1]:
+        if all(map(is_positive_integer, heads)) and heads[0] % heads[1]:
             found.append(f"num_query_heads is {heads[0]}, expected a multiple of num_kv_heads {heads[1]}")
         return found
 
@@ -82,22 +81,21 @@ class MultiQueryConfig:
             return []
         if not isinstance(self.rope, RopeConfig):
             return [f"rope is {self.rope!r}, expected its settings, a RopeConfig, or None"]
-        return self.rope.problems(self.head_dim) if _positive(self.head_dim) else []
+        return self.rope.problems(self.head_dim) if is_positive_integer(self.head_dim) else []
 
     def _numbers(self) -> list[str]:
         found = []
-        if self.window is not None and not _positive(self.window):
+        if self.window is not None and not is_positive_integer(self.window):
             found.append(f"window is {self.window!r}, expected a positive integer or None")
         if self.window is not None and not self.causal:
             found.append(f"window is {self.window!r} without causal, expected causal attention or no window")
-        if self.scale is not None and not (math.isfinite(self.scale) and self.scale > 0):
+        if self.scale is not None and not is_above(self.scale, 0):
             found.append(f"scale is {self.scale!r}, expected a positive number or None")
-        if not (math.isfinite(self.softcap) and self.softcap >= 0):
+        if self.softcap != 0 and not is_above(self.softcap, 0):
             found.append(f"softcap is {self.softcap!r}, expected a positive number, or 0 for none")
-        if not (math.isfinite(self.qk_norm_eps) and self.qk_norm_eps >= 0):
+        if self.qk_norm_eps != 0 and not is_above(self.qk_norm_eps, 0):
             found.append(f"qk_norm_eps is {self.qk_norm_eps!r}, expected a number that is not negative")
+        for name in ("qkv_bias", "out_bias", "qk_norm", "causal", "sinks"):
+            if not isinstance(getattr(self, name), bool):
+                found.append(f"{name} is {getattr(self, name)!r}, expected True or False")
         return found
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -58,7 +59,9 @@ class RopeConfig:
             value = getattr(self, name)
             if value is not None:
                 numbers = value.tolist() if isinstance(value, Tensor) else value
-                object.__setattr__(self, name, tuple(float(number) for number in numbers))
+                if isinstance(numbers, Sequence) and not isinstance(numbers, str):  # the rest is for `problems`
+                    numbers = tuple(float(n) if isinstance(n, Real) else n for n in numbers)
+                object.__setattr__(self, name, numbers)
 
     @staticmethod
     def from_parameters(
@@ -103,32 +106,40 @@ class RopeConfig:
 
     def problems(self, head_dim: int) -> list[str]:
         """Everything that is inconsistent, one line each; an empty list for settings that work."""
-        size = self.size(head_dim)
-        found = []
-        if self.rotary_dim is not None and not 0 < size <= head_dim:
-            found.append(f"rope.rotary_dim is {size}, expected 2 to head_dim {head_dim}")
+        size, found = self.size(head_dim), []
+        if self.rotary_dim is not None and not (is_positive_integer(size) and size <= head_dim):
+            found.append(f"rope.rotary_dim is {size!r}, expected 2 to head_dim {head_dim}")
         elif size % 2:
             found.append(f"rope.rotary_dim is {size}, expected an even number: elements rotate in pairs")
-        if not 1 < self.base < math.inf:
-            found.append(f"rope.base is {self.base}, expected a number above 1")
+        if not is_above(self.base, 1):
+            found.append(f"rope.base is {self.base!r}, expected a number above 1")
+        for name in ("interleaved", "truncate"):
+            if not isinstance(getattr(self, name), bool):
+                found.append(f"rope.{name} is {getattr(self, name)!r}, expected True or False")
         if self.scaling not in SCALINGS:
             return [*found, f"rope.scaling is {self.scaling!r}, expected one of {', '.join(SCALINGS)}"]
-        if not self.factor > 0:
-            found.append(f"rope.factor is {self.factor}, expected a positive number")
-        if self.attention_factor is not None and not self.attention_factor > 0:
-            found.append(f"rope.attention_factor is {self.attention_factor}, expected a positive number")
-        if self.scaling in ("llama3", "yarn", "longrope") and not (self.original_context or 0) > 0:
-            found.append(f"rope.original_context is {self.original_context}, which {self.scaling} scaling needs")
-        if self.scaling == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor:
-            found.append(
-                f"rope.low_freq_factor {self.low_freq_factor} must be positive and below "
-                f"rope.high_freq_factor {self.high_freq_factor}"
-            )
-        if self.scaling == "yarn" and not 0 < self.beta_slow < self.beta_fast:
-            found.append(f"rope.beta_slow {self.beta_slow} must be positive and below rope.beta_fast {self.beta_fast}")
+        if not is_above(self.factor, 0):
+            found.append(f"rope.factor is {self.factor!r}, expected a positive number")
+        if self.attention_factor is not None and not is_above(self.attention_factor, 0):
+            found.append(f"rope.attention_factor is {self.attention_factor!r}, expected a positive number")
+        return [*found, *self._scaling_problems(size // 2 if is_positive_integer(size) else None)]
+
+    def _scaling_problems(self, pairs: int | None) -> list[str]:
+        """Of what only some of the scalings read; `pairs` is None where their number is a problem itself."""
+        found, context = [], self.original_context
+        if self.scaling in ("llama3", "yarn", "longrope") and context is None:
+            found.append(f"rope.original_context is None, which {self.scaling} scaling needs")
+        elif self.scaling in ("llama3", "yarn", "longrope") and not is_above(context, 1):
+            found.append(f"rope.original_context is {context!r}, expected a number above 1")
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if self.scaling == "llama3" and not (is_above(low, 0) and is_above(high, low)):
+            found.append(f"rope.low_freq_factor {low!r} must be positive and below rope.high_freq_factor {high!r}")
+        slow, fast = self.beta_slow, self.beta_fast
+        if self.scaling == "yarn" and not (is_above(slow, 0) and is_above(fast, slow)):
+            found.append(f"rope.beta_slow {slow!r} must be positive and below rope.beta_fast {fast!r}")
         needed = {"longrope": ("factors", "long_factors"), "factors": ("factors",)}.get(self.scaling, ())
         for name in needed:
-            found += _factor_problems(name, getattr(self, name), size // 2, self.scaling)
+            found += _factor_problems(name, getattr(self, name), pairs, self.scaling)
         return found
 
     def frequencies(self, head_dim: int, long: bool = False) -> Tensor:
@@ -186,11 +197,21 @@ def _yarn_attention(factor: float, mscale: float = 1.0) -> float:
     return 0.1 * mscale * math.log(factor) + 1 if factor > 1 else 1.0
 
 
-def _factor_problems(name: str, values: Sequence[float] | None, pairs: int, scaling: str) -> list[str]:
+def _factor_problems(name: str, values: object, pairs: int | None, scaling: str) -> list[str]:
     if values is None:
         return [f"rope.{name} is None, which {scaling} scaling needs"]
-    if len(values) != pairs:
+    if not isinstance(values, tuple):
+        return [f"rope.{name} is {values!r}, expected numbers, one for each pair"]
+    if pairs is not None and len(values) != pairs:
         return [f"rope.{name} has {len(values)} numbers, expected {pairs}, one for each pair"]
-    if not all(value > 0 for value in values):
-        return [f"rope.{name} holds {min(values)}, expected positive numbers"]
-    return []
+    wrong = [value for value in values if not is_above(value, 0)]
+    return [f"rope.{name} holds {wrong[0]!r}, expected positive numbers"] if wrong else []
+
+
+def is_above(value: object, least: float) -> bool:
+    """Whether it is a finite number above `least`."""
+    return isinstance(value, Real) and not isinstance(value, bool) and least < float(value) < math.inf
+
+
+def is_positive_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -56,6 +56,33 @@ GOOD = rf.MultiQueryConfig(
             ],
         ),
         ({"rope": rf.RopeConfig(scaling="factors", factors=[0.0] * 32)}, ["rope.factors holds 0.0, expected positive"]),
+        ({"rope": rf.RopeConfig(scaling="factors", factors="abc")}, ["rope.factors is 'abc', expected numbers"]),
+        ({"rope": rf.RopeConfig(scaling="factors", factors=[1.0] * 31 + ["x"])}, ["rope.factors holds 'x'"]),
+        ({"rope": rf.RopeConfig(base="x", factor=None)}, ["rope.base is 'x'", "rope.factor is None"]),
+        ({"rope": rf.RopeConfig(rotary_dim=32.0)}, ["rope.rotary_dim is 32.0, expected 2 to head_dim 64"]),
+        ({"rope": rf.RopeConfig(rotary_dim="x")}, ["rope.rotary_dim is 'x'"]),
+        ({"rope": rf.RopeConfig(interleaved="no")}, ["rope.interleaved is 'no', expected True or False"]),
+        ({"rope": rf.RopeConfig(factor=float("inf"))}, ["rope.factor is inf, expected a positive number"]),
+        (
+            {"rope": rf.RopeConfig(scaling="longrope", original_context=1, factors=[1] * 16, long_factors=[1] * 16)},
+            [
+                "rope.original_context is 1, expected a number above 1",
+                "rope.factors has 16",
+                "rope.long_factors has 16",
+            ],
+        ),
+        (
+            {"rope": rf.RopeConfig(scaling="yarn", original_context="x", beta_fast=None)},
+            ["rope.original_context is 'x'", "rope.beta_slow 1.0 must be positive and below rope.beta_fast None"],
+        ),
+        (
+            {"scale": "x", "softcap": None, "qk_norm_eps": "x"},
+            ["scale is 'x'", "softcap is None", "qk_norm_eps is 'x'"],
+        ),
+        (
+            {"causal": "no", "sinks": 1},
+            ["causal is 'no', expected True or False", "sinks is 1, expected True or False"],
+        ),
         ({"window": 0}, ["window is 0, expected a positive integer or None"]),
         ({"causal": False}, ["window is 9 without causal"]),
         ({"scale": 0.0}, ["scale is 0.0"]),
