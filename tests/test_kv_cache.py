@@ -109,6 +109,25 @@ def test_the_host_counts_the_capacity(device):
     assert cache.lengths.tolist() == [6] * 3
 
 
+def test_what_is_refused_changes_nothing(device):
+    """A layer that could crop keeps its tokens where a later one cannot; one row is no order of three sequences."""
+    cache = rf.KVCache(2, 3, 16, 1, 8, windows=[None, 4], device=device)
+    for part in cache.layers:
+        space = part.open(6)
+        space.keys[:] = torch.arange(3.0, device=device).view(3, 1, 1, 1)
+        part.commit(space, 6)
+    before = cache.layers[0].keys.clone()
+    for wrong, message in (
+        (lambda: cache.crop(-1), "has overwritten older ones"),
+        (lambda: cache.advance(-1), "crop forgets tokens"),
+        (lambda: cache.reorder(torch.tensor([2], device=device)), r"rows must be \[3\].*got \[1\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            wrong()
+    assert cache.seen == 6 and all(part.lengths.tolist() == [6] * 3 for part in cache.layers)
+    assert torch.equal(cache.layers[0].keys, before)
+
+
 def test_q8_0_blocks_are_ggmls(device):
     """Decoded by the operator within half a step of a block's scale; zeros and tiny numbers stay finite."""
     x = torch.randn(2, 3, 5, 96, device=device) * torch.logspace(-7, 3, 5, device=device)[:, None]
@@ -142,9 +161,12 @@ def test_q8_0_storage(window, device):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_layers": 0, "capacity": -1}, "num_layers is 0, expected a positive number; capacity is -1"),
+        ({"num_layers": 0, "capacity": -1}, "num_layers is 0, expected a positive integer; capacity is -1"),
+        ({"num_layers": 1.5, "head_dim": "32"}, "num_layers is 1.5, expected a positive integer; head_dim is '32'"),
         ({"windows": [3]}, "windows has 1 entries, expected 2"),
-        ({"windows": 0}, "windows is 0, expected positive numbers or None"),
+        ({"windows": 0}, "windows is 0, expected positive integers or None"),
+        ({"windows": "ab"}, "windows is 'ab', expected positive integers or None"),
+        ({"windows": [2.5, None]}, r"windows is \[2.5, None\], expected positive integers or None"),
         ({"format": "Q4_0"}, "format is 'Q4_0', expected None or 'Q8_0'"),
         ({"format": "Q8_0", "head_dim": 48}, "Q8_0 stores blocks of 32 elements, got heads of 48"),
     ],

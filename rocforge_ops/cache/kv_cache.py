@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rocforge_ops.cache.layer import KVLayer
 from rocforge_ops.config import MultiQueryConfig
+from rocforge_ops.rope import is_positive_integer
 
 
 class KVCache:
@@ -52,12 +53,18 @@ class KVCache:
     ) -> None:
         sizes = {"num_layers": num_layers, "batch_size": batch_size, "capacity": capacity}
         sizes |= {"num_kv_heads": num_kv_heads, "head_dim": head_dim}
-        wrong = [f"{name} is {size}, expected a positive number" for name, size in sizes.items() if size < 1]
-        per_layer = list(windows) if isinstance(windows, Sequence) else [windows] * num_layers
-        if len(per_layer) != num_layers:
+        wrong = [
+            f"{name} is {size!r}, expected a positive integer"
+            for name, size in sizes.items()
+            if not is_positive_integer(size)
+        ]
+        per_layer: list[Any] = [windows] * (num_layers if is_positive_integer(num_layers) else 1)
+        if isinstance(windows, Sequence) and not isinstance(windows, str):
+            per_layer = list(windows)
+        if len(per_layer) != num_layers and not wrong:
             wrong.append(f"windows has {len(per_layer)} entries, expected {num_layers}, one a layer")
-        if any(window is not None and window < 1 for window in per_layer):
-            wrong.append(f"windows is {windows}, expected positive numbers or None")
+        if not all(window is None or is_positive_integer(window) for window in per_layer):
+            wrong.append(f"windows is {windows!r}, expected positive integers or None")
         if format not in (None, "Q8_0"):
             wrong.append(f"format is {format!r}, expected None or 'Q8_0'")
         if wrong:
@@ -138,13 +145,20 @@ class KVCache:
         """Forgets the last -tokens tokens of each sequence; negative or 0, as in transformers.
 
         Raises:
-            ValueError: a positive number, or a ring buffer that has overwritten what would be visible again.
+            ValueError: a positive number, or a ring buffer that has overwritten what would be visible again; then no
+                layer has forgotten anything.
         """
+        for layer in self.layers:
+            layer.check_crop(tokens)
         for layer in self.layers:
             layer.crop(tokens)
 
     def reorder(self, rows: Tensor) -> None:
-        """Sequence b becomes what sequence rows[b] was, in place; rows int64 or int32 [B]."""
+        """Sequence b becomes what sequence rows[b] was, in place; rows int64 or int32 [B].
+
+        Raises:
+            ValueError: rows of another shape.
+        """
         for layer in self.layers:
             layer.reorder(rows)
 
@@ -152,8 +166,11 @@ class KVCache:
         """Counts tokens of each sequence that the replay of a captured graph stores, before it does.
 
         Raises:
-            ValueError: more than the capacity. What is stored beyond it is lost, and results are undefined.
+            ValueError: more than the capacity (what is stored beyond it is lost, and results are undefined), or a
+                negative number.
         """
+        if tokens < 0:
+            raise ValueError(f"advance counts tokens that are stored, got {tokens}: crop forgets tokens")
         if self.seen + tokens > self.capacity:
             raise ValueError(f"the cache holds {self.seen} of {self.capacity} tokens: no room for {tokens} more")
         for layer in self.layers:

@@ -159,13 +159,17 @@ class KVLayer:
         Raises:
             ValueError: a positive number, or a ring that has overwritten what would be in the window again.
         """
+        self.check_crop(tokens)
+        if self.lengths is not None:
+            self.lengths.add_(tokens).clamp_(min=0)
+        self.seen = max(self.seen + tokens, 0)
+
+    def check_crop(self, tokens: int) -> None:
+        """Raises where `crop` would, and changes nothing."""
         if tokens > 0:
             raise ValueError(f"crop takes the number of tokens to forget as a negative number, got {tokens}")
         if tokens < 0 and not self.is_croppable:
             raise ValueError(f"a window of {self.slots} tokens that has seen {self.seen} has overwritten older ones")
-        if self.lengths is not None:
-            self.lengths.add_(tokens).clamp_(min=0)
-        self.seen = max(self.seen + tokens, 0)
 
     @property
     def is_croppable(self) -> bool:
@@ -174,5 +178,7 @@ class KVLayer:
     def reorder(self, rows: Tensor) -> None:
         """Sequence b becomes what sequence rows[b] was (beam search); rows int64 or int32 [B], in place."""
         if self.keys is not None:
+            if list(rows.shape) != [len(self.keys)]:
+                raise ValueError(f"rows must be [{len(self.keys)}], a sequence for each, got {list(rows.shape)}")
             for t in self.tensors:
                 t.copy_(t.index_select(0, rows.to(t.device)))
