@@ -31,19 +31,19 @@ _MOE_BLOCK_ROWS = 16
 
 def dequantize(blocks: Tensor, ggml_type: int, rows: int, cols: int, dtype: torch.dtype) -> Tensor:
     """uint8 [rows, row_bytes] -> [rows, cols] of dtype."""
-    name = _checked(blocks, ggml_type, rows, cols)
+    name = _checked(blocks.shape, ggml_type, rows, cols)
     return decode(blocks, name, dtype)
 
 
 def get_rows(blocks: Tensor, indices: Tensor, ggml_type: int, cols: int, dtype: torch.dtype) -> Tensor:
     """uint8 [rows, row_bytes], indices of any shape -> [*indices.shape, cols] of dtype."""
-    name = _checked(blocks, ggml_type, blocks.shape[0], cols)
+    name = _checked(blocks.shape, ggml_type, blocks.shape[0], cols)
     return embedding(blocks, name, indices, dtype)
 
 
 def mul_mat_vec(blocks: Tensor, x: Tensor, ggml_type: int, out_features: int) -> Tensor:
     """uint8 [out_features, row_bytes], x [..., in] -> [..., out_features] of x's dtype."""
-    return linear(x, blocks, _checked(blocks, ggml_type, out_features, x.shape[-1]))
+    return linear(x, blocks, _checked(blocks.shape, ggml_type, out_features, x.shape[-1]))
 
 
 def mul_mat_id(blocks: Tensor, x: Tensor, ids: Tensor, ggml_type: int, out_features: int) -> Tensor:
@@ -55,7 +55,9 @@ def mul_mat_id(blocks: Tensor, x: Tensor, ids: Tensor, ggml_type: int, out_featu
     Returns:
         [rows, n, out_features] of x's dtype; 0 where an id is no expert's number (-1, an expert of another machine).
     """
-    name = _checked(blocks[0], ggml_type, out_features, x.shape[-1])
+    name = _checked(blocks.shape[1:], ggml_type, out_features, x.shape[-1])
+    if x.dim() != 2 or ids.dim() != 2 or len(x) != len(ids):
+        raise ValueError(f"x must be [rows, in] and ids [rows, n], got {list(x.shape)} and {list(ids.shape)}")
     experts, per_row = blocks.shape[0], ids.shape[-1]
     expert = torch.where((ids >= 0) & (ids < experts), ids, experts).reshape(-1)
     expert, order = expert.sort(stable=True)
@@ -133,15 +135,15 @@ def ggml_moe_a8(
     return ggml_moe_a8_vec(X, W, ids[:pairs], top_k, quant_type, row, tokens)
 
 
-def _checked(blocks: Tensor, ggml_type: int, rows: int, cols: int) -> str:
-    """The format's name, if `rows` rows of `cols` weights are what the bytes hold."""
+def _checked(shape: torch.Size, ggml_type: int, rows: int, cols: int) -> str:
+    """The format's name, if `rows` rows of `cols` weights are what bytes of this shape hold."""
     if ggml_type not in _FORMATS:
         known = ", ".join(f"{number} ({f.name})" for number, f in sorted(_FORMATS.items()))
         raise ValueError(f"unknown ggml type {ggml_type}: known are {known}")
     format = _FORMATS[ggml_type]
-    if tuple(blocks.shape) != (rows, format.row_bytes(cols)):
+    if tuple(shape) != (rows, format.row_bytes(cols)):
         raise ValueError(
             f"{rows} rows of {cols} {format.name} weights are bytes [{rows}, {format.row_bytes(cols)}], "
-            f"got {list(blocks.shape)}"
+            f"got {list(shape)}"
         )
     return format.name

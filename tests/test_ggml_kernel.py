@@ -118,3 +118,17 @@ def test_activations_are_not_rounded_to_8_bits(device):
 def test_sizes_that_contradict_the_bytes(call, message):
     with pytest.raises(ValueError, match=message):
         call(torch.zeros(5, 144, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "ids"), [([3, 256], [3]), ([3, 256], [2, 2]), ([3, 256], [4, 2]), ([1, 3, 256], [3, 2])]
+)
+def test_each_row_needs_its_experts(rows, ids):
+    weights = torch.zeros(2, 5, 144, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"x must be \[rows, in\] and ids \[rows, n\]"):
+        ggml_kernel.mul_mat_id(weights, torch.ones(rows), torch.zeros(ids, dtype=torch.int64), Q4_K, 5)
+
+
+def test_no_experts():
+    weights, ids = torch.zeros(0, 5, 144, dtype=torch.uint8), torch.full((3, 2), -1)
+    assert not ggml_kernel.mul_mat_id(weights, torch.ones(3, 256), ids, Q4_K, 5).any()
