@@ -48,7 +48,7 @@ def test_sequences_of_different_length(window, format, device):
     done = [0, 0, 0]
     for counts in ([12, 7, 1], [1, 1, 1], [1, 0, 1], [2, 9, 0], [1, 1, 1], [0, 7, 3]):
         width = max(counts)
-        step = torch.full((3, width, 24), 1e4, device=device)  # what is padding would be seen
+        step = torch.full((3, width, 24), torch.nan, device=device)  # what is padding would be seen
         for b, (first, count) in enumerate(zip(done, counts, strict=True)):
             step[b, :count] = hidden[b, first : first + count]
         out = module(step, cache=cache, lengths=torch.tensor(counts, dtype=torch.int32, device=device))
@@ -255,6 +255,24 @@ def test_steps_as_a_graph_runs_them(models, device, monkeypatch):
         step = model(ids[:, i : i + 1], position_ids=position, past_key_values=cache).logits
         torch.testing.assert_close(step[:, 0], expect[:, i], rtol=1e-4, atol=1e-4)
     assert cache.lengths.tolist() == [13] * 3
+
+
+@torch.no_grad()
+def test_compiled_steps(device):
+    """One graph serves all steps of a kind: the cache's lengths are no constants of it."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    model = replace(make("gemma3").to(device))
+    ids = tokens(device)
+    expect = model(ids).logits
+    cache = rf.KVCache.for_model(model, 40)
+    model(ids[:, :4], past_key_values=cache)
+    step = torch.compile(model, fullgraph=True, backend="aot_eager")
+    for i in range(4, 16):  # past the windows of 6
+        position = torch.full((3, 1), i, device=device)
+        logits = step(ids[:, i : i + 1], position_ids=position, past_key_values=cache).logits
+        torch.testing.assert_close(logits[:, 0], expect[:, i], rtol=1e-4, atol=1e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
 
 
 def test_other_kinds_of_layers_are_refused():

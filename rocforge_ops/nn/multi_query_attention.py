@@ -150,7 +150,7 @@ class MultiQueryAttention(nn.Module):
         length, layer = parts[0].shape[1], cache.layers[self.layer]
         space, old = layer.open(length, ordered=mask is not None), layer.tensors[2]
         slots = space.start
-        if lengths is not None and not space.staged:
+        if lengths is not None:
             token = torch.arange(length, device=slots.device)
             slots = torch.where(token < lengths[:, None], slots[:, None] + token, -1)  # padding is not stored
         table = None
