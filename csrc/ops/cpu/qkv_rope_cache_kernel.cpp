@@ -17,24 +17,19 @@ namespace {
 // The type of the arithmetic.
 template <class T> using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Numbers of type T or float32, `step` apart.
-template <class T> struct Numbers {
-  const void *first = nullptr;
-  bool is_float = false;
-  int64_t step = 1;
-
-  Numbers() = default;
-  Numbers(const at::Tensor &t, int64_t offset, int64_t step = 1) : step(step) {
-    if (!t.defined()) return;
-    is_float = t.scalar_type() == at::kFloat;
-    first = static_cast<const char *>(t.const_data_ptr()) + offset * t.element_size();
+// `count` numbers that begin `offset` elements into t (of type T or float32), `step` apart.
+template <class T>
+void read_numbers(const at::Tensor &t, int64_t offset, int64_t step, int64_t count, std::vector<Wide<T>> &out) {
+  out.resize(count);
+  const auto read = [&](const auto *first) {
+    for (int64_t i = 0; i < count; ++i) out[i] = static_cast<Wide<T>>(first[offset + i * step]);
+  };
+  if (t.scalar_type() == at::kFloat) {
+    read(t.const_data_ptr<float>());
+  } else {
+    read(t.const_data_ptr<T>());
   }
-  explicit operator bool() const { return first != nullptr; }
-  Wide<T> operator[](int64_t i) const {
-    if (is_float) return static_cast<const float *>(first)[i * step];
-    return static_cast<const T *>(first)[i * step];
-  }
-};
+}
 
 int64_t position(const Positions &positions, int64_t b, int64_t l) {
   const int64_t at = b * positions.values.stride(0) + l * positions.values.stride(1);
@@ -52,89 +47,125 @@ int64_t slot(const Positions &positions, int64_t b, int64_t l, int64_t capacity,
   return at < 0 || overwritten || capacity == 0 ? -1 : at % capacity;
 }
 
-// The sum in the order of row_items.h: each lane's items one after another, then the lanes as a tree.
-template <class W> W sum_of_squares(const std::vector<W> &row, const RowItems &items) {
-  W sums[32] = {};
-  const int lanes = row_lanes(items.head_dim, items.pairs, items.width);
-  for (int item = 0; item < items.count(); ++item) {
-    for (int i = 0; i < items.width; ++i) {
-      const ElementPair pair = items.pair(item, i);
-      if (pair.first >= 0) sums[item % lanes] += row[pair.first] * row[pair.first];
-      if (pair.second >= 0) sums[item % lanes] += row[pair.second] * row[pair.second];
+// The order of row_items.h in which squares are summed: each lane's elements one after another, then the lanes as a
+// tree.
+class SumOrder {
+ public:
+  explicit SumOrder(const RowItems &items) : lanes_(row_lanes(items.head_dim, items.pairs, items.width)) {
+    // Neighbouring terms belong to different lanes: their additions need not wait for each other.
+    for (int first = 0; first < items.count(); first += lanes_) {
+      for (int i = 0; i < 2 * items.width; ++i) {
+        for (int lane = 0; lane < lanes_ && first + lane < items.count(); ++lane) {
+          const ElementPair pair = items.pair(first + lane, i / 2);
+          const int element = i % 2 == 0 ? pair.first : pair.second;
+          if (element >= 0) terms_.push_back({element, lane});
+        }
+      }
     }
   }
-  for (int half = lanes / 2; half > 0; half /= 2) {
-    for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  template <class W> W sum_of_squares(const W *row) const {
+    W sums[32] = {};
+    for (const Term &term : terms_) sums[term.lane] += row[term.element] * row[term.element];
+    for (int half = lanes_ / 2; half > 0; half /= 2) {
+      for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    }
+    return sums[0];
   }
-  return sums[0];
-}
 
-// A row on its way from the projection to the query or a cache.
+ private:
+  struct Term {
+    int element, lane;
+  };
+  int lanes_;
+  std::vector<Term> terms_;
+};
+
+// What one thread works with: a row on its way from the projection to the query or a cache, and its token's angles.
 template <class T> class Row {
  public:
-  Row(const T *x, int64_t head_dim, const Numbers<T> &bias) : row_(head_dim) {
-    for (int64_t i = 0; i < head_dim; ++i) row_[i] = bias ? static_cast<W>(x[i]) + bias[i] : static_cast<W>(x[i]);
+  Row(const QkvArgs &args, const QkvOptions &options, const SumOrder &order)
+      : args_(args), options_(options), order_(order) {}
+
+  void read_angles(int64_t b, int64_t l) {
+    if (!args_.cos.defined()) return;
+    const bool table = args_.angle.values.defined();
+    const int64_t at = table ? position(args_.angle, b, l) : 0;
+    TORCH_CHECK_INDEX(!table || (at >= 0 && at < args_.cos.size(0)), "position_ids holds ", at, ", cos and sin have ",
+                      args_.cos.size(0), " rows");
+    const auto read = [&](const at::Tensor &t, std::vector<W> &out) {
+      const int64_t offset = table ? at * t.stride(0) : b * t.stride(0) + l * t.stride(1);
+      read_numbers<T>(t, offset, t.stride(-1) * args_.angle_step, args_.pairs, out);
+    };
+    read(args_.cos, cos_);
+    read(args_.sin, sin_);
   }
-  void normalise(const Numbers<T> &weight, double eps, const RowItems &items) {
-    const W mean = sum_of_squares(row_, items) / static_cast<W>(row_.size());
-    const W scale = 1 / std::sqrt(mean + static_cast<W>(eps));
-    for (size_t i = 0; i < row_.size(); ++i) row_[i] = row_[i] * scale * weight[i];
+
+  void read(const T *x, int64_t head_dim, const at::Tensor &bias, int64_t head) {
+    row_.resize(head_dim);
+    for (int64_t i = 0; i < head_dim; ++i) row_[i] = static_cast<W>(x[i]);
+    if (!bias.defined()) return;
+    read_numbers<T>(bias, head * head_dim, 1, head_dim, numbers_);
+    for (int64_t i = 0; i < head_dim; ++i) row_[i] += numbers_[i];
   }
-  void rotate(const Numbers<T> &cos, const Numbers<T> &sin, int64_t pairs, bool interleaved) {
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-      W &first = row_[interleaved ? 2 * pair : pair], &second = row_[interleaved ? 2 * pair + 1 : pairs + pair];
-      const W a = first, b = second, c = cos[pair], s = sin[pair];
-      first = a * c - b * s;
-      second = b * c + a * s;
+
+  void normalise(const at::Tensor &weight) {
+    const auto head_dim = static_cast<int64_t>(row_.size());
+    const W mean = order_.sum_of_squares(row_.data()) / static_cast<W>(head_dim);
+    const W scale = 1 / std::sqrt(mean + static_cast<W>(options_.eps));
+    read_numbers<T>(weight, 0, 1, head_dim, numbers_);
+    for (int64_t i = 0; i < head_dim; ++i) row_[i] = row_[i] * scale * numbers_[i];
+  }
+
+  void rotate() {
+    const int64_t pairs = args_.pairs, step = options_.interleaved ? 2 : 1;
+    W *const first = row_.data(), *const second = first + (options_.interleaved ? 1 : pairs);
+    for (int64_t i = 0; i < pairs; ++i) {
+      const W a = first[i * step], b = second[i * step];
+      first[i * step] = a * cos_[i] - b * sin_[i];
+      second[i * step] = b * cos_[i] + a * sin_[i];
     }
   }
+
   void store(T *out) const {
     for (size_t i = 0; i < row_.size(); ++i) out[i] = static_cast<T>(row_[i]);
   }
 
  private:
   using W = Wide<T>;
-  std::vector<W> row_;
+  const QkvArgs &args_;
+  const QkvOptions &options_;
+  const SumOrder &order_;
+  std::vector<W> row_, numbers_, cos_, sin_;
 };
 
 template <class T>
 void run(const QkvArgs &args, const QkvOptions &o, at::Tensor &query, const at::Tensor &key_cache,
          const at::Tensor &value_cache) {
-  const int64_t length = args.query.size(1), query_heads = args.query.size(2), kv_heads = args.key.size(2);
-  const int64_t heads = query_heads + 2 * kv_heads, head_dim = args.query.size(3);
-  const RowItems items{static_cast<int>(head_dim), static_cast<int>(args.pairs), o.interleaved, 16 / sizeof(T)};
-  const auto rotate = [&](Row<T> &row, int64_t b, int64_t l) {
-    const bool table = args.angle.values.defined();
-    const int64_t at = table ? position(args.angle, b, l) : 0;
-    TORCH_CHECK_INDEX(!table || (at >= 0 && at < args.cos.size(0)), "position_ids holds ", at, ", cos and sin have ",
-                      args.cos.size(0), " rows");
-    const auto angles = [&](const at::Tensor &t) {
-      return Numbers<T>(t, table ? at * t.stride(0) : b * t.stride(0) + l * t.stride(1),
-                        t.stride(-1) * args.angle_step);
-    };
-    row.rotate(angles(args.cos), angles(args.sin), args.pairs, o.interleaved);
+  const int64_t length = args.query.size(1), capacity = key_cache.size(2);
+  const SumOrder order({static_cast<int>(args.query.size(3)), static_cast<int>(args.pairs), o.interleaved,
+                        static_cast<int>(16 / sizeof(T))});
+  const auto process = [&](Row<T> &row, int64_t b, int64_t l, int64_t head, const at::Tensor &x, const at::Tensor &out,
+                           int64_t out_row, const at::Tensor &bias, const at::Tensor &norm, bool rotates) {
+    row.read(x.const_data_ptr<T>() + b * x.stride(0) + l * x.stride(1) + head * x.stride(2), x.size(3), bias, head);
+    if (norm.defined()) row.normalise(norm);
+    if (rotates) row.rotate();
+    row.store(out.mutable_data_ptr<T>() + b * out.stride(0) + head * out.stride(1) + out_row * out.stride(2));
   };
-  const auto process = [&](int64_t b, int64_t l, int64_t h) {
-    const bool is_query = h < query_heads, is_key = !is_query && h < query_heads + kv_heads;
-    const at::Tensor &from = is_query ? args.query : is_key ? args.key : args.value;
-    const at::Tensor &to = is_query ? query : is_key ? key_cache : value_cache;
-    const at::Tensor &bias = is_query ? args.query_bias : is_key ? args.key_bias : args.value_bias;
-    const at::Tensor &norm = is_query ? args.q_norm : args.k_norm;
-    const int64_t head = is_query ? h : is_key ? h - query_heads : h - query_heads - kv_heads;
-    const int64_t to_row = is_query ? l : slot(args.cache, b, l, key_cache.size(2), o.ring);
-    if (to_row < 0) return;
-    Row<T> row(from.const_data_ptr<T>() + b * from.stride(0) + l * from.stride(1) + head * from.stride(2), from.size(3),
-               Numbers<T>(bias, head * from.size(3)));
-    if (is_query || is_key) {
-      if (norm.defined()) row.normalise(Numbers<T>(norm, 0), o.eps, items);
-      if (args.cos.defined()) rotate(row, b, l);
+  at::parallel_for(0, args.query.size(0) * length, 1, [&](int64_t begin, int64_t end) {
+    Row<T> row(args, o, order);
+    const bool rotates = args.cos.defined();
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i / length, l = i % length, place = slot(args.cache, b, l, capacity, o.ring);
+      row.read_angles(b, l);
+      for (int64_t h = 0; h < args.query.size(2); ++h) {
+        process(row, b, l, h, args.query, query, l, args.query_bias, args.q_norm, rotates);
+      }
+      for (int64_t h = 0; place >= 0 && h < args.key.size(2); ++h) {
+        process(row, b, l, h, args.key, key_cache, place, args.key_bias, args.k_norm, rotates);
+        process(row, b, l, h, args.value, value_cache, place, args.value_bias, {}, false);
+      }
     }
-    row.store(to.mutable_data_ptr<T>() + b * to.stride(0) + head * to.stride(1) + to_row * to.stride(2));
-  };
-  at::parallel_for(0, args.query.size(0) * length * heads, std::max<int64_t>(1, 4096 / head_dim),
-                   [&](int64_t begin, int64_t end) {
-                     for (int64_t i = begin; i < end; ++i) process(i / heads / length, i / heads % length, i % heads);
-                   });
+  });
 }
 
 at::Tensor qkv_rope_cache(at::TensorList qkv, const at::Tensor &key_cache, const at::Tensor &value_cache,
