@@ -197,7 +197,6 @@ def test_masks_over_a_cache(index, window, device):
         check(module(hidden[:, 30:], cache=cache, attn_mask=padded), exact, plain)
 
 
-@pytest.mark.usefixtures("gradient_device")
 @pytest.mark.parametrize("features", FEATURES)
 def test_training_computes_the_same(features, device):
     """With gradients the separate operators run; their result is the fused one's, and gradients reach every weight."""
