@@ -128,7 +128,7 @@ ROCFORGE_DEVICE void merge_rows(const Results<T> &results, Rows &rows, int key_w
   for (int m = 0; m < K::kTile.row_blocks; ++m) {
     rows.put_block(m, blocks + key_wave * kBlock * kStride, kStride);
     syncthreads();
-#pragma unroll
+#pragma unroll 2
     for (int i = threadIdx.x; i < kBlock * kChunks; i += kWaves * kWave) {
       const int in_block = i / kChunks, r = m * kBlock + in_block, d = i % kChunks * 4;
       float total[4] = {};

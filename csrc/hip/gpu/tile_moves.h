@@ -73,7 +73,12 @@ inline constexpr bool kHasMatrixLoads = false;
 
 ROCFORGE_DEVICE void copy_async(void *to, const void *from, bool valid) {
   using Words = Vec<uint32_t, 4>;
-  *static_cast<Words *>(to) = valid ? *static_cast<const Words *>(from) : Words{};
+  // Not a conditional expression: that chooses between two addresses, one of them on the stack.
+  if (valid) {
+    *static_cast<Words *>(to) = *static_cast<const Words *>(from);
+  } else {
+    *static_cast<Words *>(to) = {};
+  }
 }
 ROCFORGE_DEVICE void copies_issued() {}
 template <int N> ROCFORGE_DEVICE void copies_arrived() {}
