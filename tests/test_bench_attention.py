@@ -73,4 +73,4 @@ def test_flops_count_what_is_visible():
 
 def test_the_host_has_no_round_trip(reference_device):
     with pytest.raises(ValueError, match="this is the host"):
-        attention.run(arguments("--round-trip"))
+        attention.run(arguments("--kinds", "host"))

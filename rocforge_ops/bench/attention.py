@@ -6,7 +6,8 @@ inputs, and for each backend the times it takes longer and the MiB it allocates.
 gets key and value expanded to the query heads, without a copy. Empty: it refuses the case.
 
 On a GPU a time is the median of 20 runs of a graph of calls on different data, 1 GiB in all; on a CPU the best of runs
-over --seconds. --round-trip adds what the same attention costs by way of the host: copy, compute there, copy back.
+over --seconds. On a GPU the last table holds what the same attention costs by way of the host: copied there, computed
+by this package's CPU kernel on PyTorch's threads, copied back.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ class Case:
         """Of K and V."""
         return 2 * self.batch * self.kv_heads * self.keys * self.head_dim * dtype.itemsize
 
+    def bytes_moved(self, dtype: torch.dtype) -> int:
+        """Of all inputs and the output."""
+        return self.bytes(dtype) + 2 * self.batch * self.heads * self.rows * self.head_dim * dtype.itemsize
+
     def flops(self) -> float:
         keys = torch.arange(self.keys, dtype=torch.float64)
         last = torch.arange(self.rows, dtype=torch.float64) + (self.keys - self.rows)
@@ -111,6 +116,12 @@ GPU_DECODE = [
     Case(64, 32, 1, 1, 8192, 128),
     Case(64, 32, 8, 1, 8192, 128),
 ]
+GPU_BY_HOST = [
+    Case(1, 32, 1, 1024, 1024, 128, CAUSAL),
+    Case(1, 32, 1, 1, 4096, 128),
+    Case(1, 32, 1, 1, 32768, 128),
+]
+KINDS = ("prefill", "decode", "host")
 
 
 def fused(case: Case, mask: Tensor | None) -> Attention:
@@ -172,7 +183,7 @@ class Result:
 
 
 def measure(attention: Attention, case: Case, args: argparse.Namespace, dtype: torch.dtype) -> Result:
-    count = 1 if torch.device(args.device).type == "cpu" else timing.rotation(case.bytes(dtype))
+    count = 1 if torch.device(args.device).type == "cpu" else timing.rotation(case.bytes_moved(dtype))
     if args.backward:
         attention = with_gradient(attention)
     calls = [functools.partial(attention, *case.inputs(args.device, dtype)) for _ in range(count)]
@@ -220,8 +231,7 @@ def host_seconds(case: Case, dtype: torch.dtype, device: str) -> tuple[float, fl
 
 def lines(cases: list[Case], decode: bool, args: argparse.Namespace) -> Iterator[str]:
     rate = "GB/s" if decode and not args.backward else "GFLOP/s"
-    host = f"{'copies us':>12}{'by host us':>12}" if args.round_trip else ""
-    yield f"{'':68}{'us':>10}{rate:>9}{'MiB':>8}" + "".join(f"{'x ' + b:>12}{'MiB':>8}" for b in args.backends) + host
+    yield f"{'':68}{'us':>10}{rate:>9}{'MiB':>8}" + "".join(f"{'x ' + b:>12}{'MiB':>8}" for b in args.backends)
     for dtype in (DTYPES[name] for name in args.dtypes):
         for case in cases:
             mask = None
@@ -235,10 +245,17 @@ def lines(cases: list[Case], decode: bool, args: argparse.Namespace) -> Iterator
             for name in args.backends:
                 peer = measure_backend(case, mask, BACKENDS[name], args, dtype)
                 line += f"{peer.seconds / ours.seconds:12.2f}{peer.bytes / MIB:8.1f}" if peer else " " * 20
-            if args.round_trip:
-                copies, whole = host_seconds(case, dtype, args.device)
-                line += f"{copies * 1e6:12.0f}{whole * 1e6:12.0f}"
             yield line.rstrip()
+
+
+def host_lines(args: argparse.Namespace) -> Iterator[str]:
+    yield f"{'':68}{'us':>10}{'copies us':>12}{'by host us':>12}{'x ours':>9}"
+    for dtype in (DTYPES[name] for name in args.dtypes):
+        for case in GPU_BY_HOST:
+            ours = measure(fused(case, None), case, args, dtype).seconds
+            copies, whole = host_seconds(case, dtype, args.device)
+            line = f"{str(dtype)[6:]} {case.name}".ljust(68)
+            yield line + f"{ours * 1e6:10.1f}{copies * 1e6:12.0f}{whole * 1e6:12.0f}{whole / ours:9.0f}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -247,9 +264,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtypes", "--dtype", nargs="+", choices=DTYPES, metavar="T", help="(GPU: bfloat16, CPU: float32)"
     )
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=list(BACKENDS), metavar="B", help="(all)")
-    parser.add_argument("--kinds", nargs="+", choices=("prefill", "decode"), default=["prefill", "decode"], metavar="K")
+    parser.add_argument(
+        "--kinds", nargs="+", choices=KINDS, metavar="K", help="prefill, decode, host (all; CPU: no host)"
+    )
     parser.add_argument("--backward", action="store_true", help="forward and backward, of prefill")
-    parser.add_argument("--round-trip", action="store_true", help="on a GPU: also by copying to the host and back")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="on a CPU")
     parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="on a CPU, for each time")
 
@@ -258,8 +276,8 @@ def run(args: argparse.Namespace) -> int:
     on_cpu = torch.device(args.device).type == "cpu"
     if on_cpu:
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler that counts memory says when it starts and stops
-        if args.round_trip:
-            raise ValueError("--round-trip is for a GPU: this is the host")
+        if "host" in (args.kinds or ()):
+            raise ValueError("--kinds host is for a GPU: this is the host")
         torch.set_num_threads(args.threads)
         args.backends = [name for name in args.backends if name in ("flash", "math")]  # all that a CPU has
     else:
@@ -267,9 +285,14 @@ def run(args: argparse.Namespace) -> int:
     args.dtypes = args.dtypes or ["float32" if on_cpu else "bfloat16"]
     for name, text in (environment.describe(args.device) | {"command": " ".join(sys.argv)}).items():
         print(f"{name}: {text}")
-    for kind in args.kinds:
+    for kind in args.kinds or KINDS[: 2 if on_cpu else 3]:
         decode = kind == "decode"
-        if decode and args.backward:
+        if kind != "prefill" and args.backward:
+            continue
+        if kind == "host":
+            print("\nby way of the host")
+            for line in host_lines(args):
+                print(line, flush=True)
             continue
         cases = (CPU_DECODE if decode else CPU_PREFILL) if on_cpu else (GPU_DECODE if decode else GPU_PREFILL)
         print(f"\n{kind}{', forward and backward' if args.backward else ''}")

@@ -38,7 +38,8 @@ template <class... Parameters>
 void launch(const Launch &config, void (*kernel)(Parameters...), typename Identity<Parameters>::type... arguments) {
   const auto thread = [&] { kernel(arguments...); };
   emu::launch(
-      {config.kernel, config.grid, config.threads, config.dynamic_lds, kWave, lds_bytes(kArch)},
+      {config.kernel, config.grid, config.threads, config.dynamic_lds, kWave,
+       lds_bytes_of_launch(kArch, config.dynamic_lds)},
       [](const void *context) { (*static_cast<decltype(thread) *>(context))(); }, &thread);
 }
 

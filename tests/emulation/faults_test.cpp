@@ -179,7 +179,14 @@ void launch_large(dim3 grid, unsigned threads, size_t dynamic_lds) {
 TEST(Faults, Limits) {
   constexpr size_t half = lds_bytes(kArch) / 2;
   EXPECT_NO_REPORT(launch_large(dim3(1), 1024, half));
-  EXPECT_REPORT(launch_large(dim3(1), 1024, half + 16), "bytes with half, and the architecture has");
+  EXPECT_REPORT(launch_large(dim3(1), 1024, half + 16), "bytes with half, and this launch may use");
+  // NVIDIA: 48 KiB where the launch does not ask for more, and the kernel has more in static arrays alone.
+  constexpr bool tight = kArch == Arch::sm80;
+  if (tight) {
+    EXPECT_REPORT(launch_large(dim3(1), 1024, 0), "bytes with half, and this launch may use 49152");
+  } else {
+    EXPECT_NO_REPORT(launch_large(dim3(1), 1024, 0));
+  }
   EXPECT_REPORT(launch_large(dim3(1), 1024, 2 * half + 16), "bytes of dynamic LDS");
   EXPECT_REPORT(launch_large(dim3(1), 1024 + kWave, 0), "workgroups of");
   EXPECT_REPORT(launch_large(dim3(1), kWave / 2, 0), "in whole waves of");

@@ -89,7 +89,7 @@ void *lds_array(LdsArray &array) {
   if (array.workgroup != lds.workgroup) {
     if (lds.allocated + array.bytes > lds.limit) {
       stop("LDS: " + std::to_string(lds.allocated + array.bytes) + " bytes with " + array.name +
-           ", and the architecture has " + std::to_string(lds.limit));
+           ", and this launch may use " + std::to_string(lds.limit));
     }
     if (lds.used + array.bytes + 2 * kGuardBytes > kArenaBytes) stop("more LDS arrays than the emulation has room for");
     array.address = allocate(array.name, array.bytes);

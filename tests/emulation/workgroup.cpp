@@ -152,7 +152,7 @@ void check_shape(const Shape &shape) {
            " workgroups is not possible");
   }
   if (shape.dynamic_lds > shape.lds_limit) {
-    refuse(std::to_string(shape.dynamic_lds) + " bytes of dynamic LDS, and the architecture has " +
+    refuse(std::to_string(shape.dynamic_lds) + " bytes of dynamic LDS, and this launch may use " +
            std::to_string(shape.lds_limit));
   }
 }

@@ -40,9 +40,7 @@ inline const DeviceProperties &device_properties() {
 template <class... Parameters>
 void launch(const Launch &config, void (*kernel)(Parameters...), typename Identity<Parameters>::type... arguments) {
   const auto *const function = reinterpret_cast<const void *>(kernel);
-  // Of 48 KiB that need no permission the kernel's static LDS takes its part, 16 KiB at most.
-  constexpr size_t kAlwaysAllowed = 32 << 10;
-  if (config.dynamic_lds > kAlwaysAllowed) {
+  if (config.dynamic_lds > kDynamicLdsUnasked) {
     check(ROCFORGE_RUNTIME(FuncSetAttribute)(function, kDynamicLdsLimit, static_cast<int>(config.dynamic_lds)),
           config.kernel);
   }

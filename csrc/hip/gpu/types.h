@@ -20,6 +20,15 @@ constexpr size_t lds_bytes(Arch arch) {
   return arch == Arch::gfx950 ? 160 << 10 : arch == Arch::sm80 ? 99 << 10 : 64 << 10;
 }
 
+// NVIDIA gives a workgroup 48 KiB, static and dynamic LDS together, without being asked. launch() asks when the dynamic
+// part alone is above 32 KiB: below, the kernel's static arrays may take 16 KiB.
+inline constexpr size_t kLdsUnasked = 48 << 10, kDynamicLdsUnasked = 32 << 10;
+
+// LDS, static and dynamic, that a launch with so much dynamic LDS may use.
+constexpr size_t lds_bytes_of_launch(Arch arch, size_t dynamic_lds) {
+  return arch == Arch::sm80 && dynamic_lds <= kDynamicLdsUnasked ? kLdsUnasked : lds_bytes(arch);
+}
+
 // The runtime's name of an architecture: "gfx90a:sramecc+:xnack-", "gfx1100", "sm_90".
 inline Arch arch_named(std::string_view name) {
   struct Known {
