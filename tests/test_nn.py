@@ -122,6 +122,15 @@ def test_scale_multiplies_the_weight(device: str, scale: Tensor) -> None:
         ((finite_rows("Q4_0", 5)[0], "Q4_0"), ValueError, r"of 2 dimensions is needed, got shape \[54\]"),
         ((torch.zeros(5, 54), "Q4_0"), TypeError, "uint8, got torch.float32"),
         ((finite_rows("Q4_0", 5), "Q4_0", torch.zeros(4)), ValueError, r"a bias of shape \[5\] is needed, got \[4\]"),
+        ((finite_rows("Q4_0", 5).numpy(), "Q4_0"), TypeError, "uint8 tensor or a tensor of a GGUF file, got ndarray"),
+        (
+            (finite_rows("Q4_0", 5), "Q4_0", torch.zeros(5).int()),
+            TypeError,
+            "floating-point numbers .* got torch.int32",
+        ),
+        ((finite_rows("Q4_0", 5), "Q4_0", None, torch.ones(4)), ValueError, r"one number or \[5\], got \[4\]"),
+        ((finite_rows("Q4_0", 5), "Q4_0", None, torch.ones(5, 1)), ValueError, r"one number or \[5\], got \[5, 1\]"),
+        ((finite_rows("Q4_0", 5), "Q4_0", None, torch.ones(5).half()), TypeError, "float32, got torch.float16"),
     ],
 )
 def test_errors(arguments: tuple, error: type[Exception], message: str) -> None:
@@ -176,7 +185,32 @@ def test_state_dict_brings_its_format() -> None:
         pair.load_state_dict({f"table.{key}": value for key, value in wrong.items()}, strict=False)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"_extra_state": torch.tensor(list(b"Q9_9"), dtype=torch.uint8)},
+        {"_extra_state": torch.tensor([255, 254], dtype=torch.uint8)},
+        {"packed": torch.zeros(9, 55, dtype=torch.uint8)},
+        {"packed": torch.zeros(9, 54)},
+    ],
+    ids=["unknown format", "no letters", "part of a block", "no bytes"],
+)
+def test_state_dict_that_holds_no_rows_is_refused(wrong: dict[str, Tensor]) -> None:
+    layer = rf.nn.QuantizedLinear(finite_rows("Q4_0", 9), "Q4_0")
+    before = layer.dequantize()
+    with pytest.raises(RuntimeError, match=r"packed, torch.* does not hold rows of format"):
+        layer.load_state_dict(layer.state_dict() | wrong)
+    assert torch.equal(layer.dequantize(), before)
+
+
 # ---- embedding
+
+
+def test_embedding_has_one_scale() -> None:
+    """96 scales would fit the width of its rows, 9 the number of them."""
+    for entries in (9, 96):
+        with pytest.raises(ValueError, match=rf"one number, got \[{entries}\]"):
+            rf.nn.QuantizedEmbedding(finite_rows("Q4_0", 9), "Q4_0", scale=torch.ones(entries))
 
 
 def test_embedding_is_torch_embedding_on_decoded_rows(device: str) -> None:

@@ -34,6 +34,8 @@ class QuantizedEmbedding(PackedModule):
         embed_scale: float | None = None,
         scale: Tensor | None = None,
     ) -> None:
+        if scale is not None and scale.numel() != 1:
+            raise ValueError(f"the scale of an embedding is one number, got {list(scale.shape)}")
         super().__init__(weight, format, 2, scale)
         self.padding_idx = padding_idx
         # An empty tensor of the output's dtype, because casts change that of tensors.

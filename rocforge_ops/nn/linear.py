@@ -18,8 +18,8 @@ class QuantizedLinear(PackedLayer):
         scale: float32, one number or [out_features], by which the decoded weight is multiplied.
 
     Raises:
-        ValueError: an unknown format, rows that are no whole blocks, a bias of another length.
-        TypeError: bytes that are not uint8, or without a format.
+        ValueError: an unknown format, rows that are no whole blocks, a bias or a scale of another length.
+        TypeError: bytes that are not uint8, or without a format; a bias of integers; a scale that is not float32.
     """
 
     dims = 2

@@ -42,7 +42,7 @@ class PackedModule(nn.Module):
         self.columns = _row_weights(packed, self.format)
         # A parameter is taken as it is: that is how weights are tied.
         self.packed = packed if isinstance(packed, nn.Parameter) else nn.Parameter(packed, requires_grad=False)
-        self.register_buffer("scale", scale)
+        self.register_buffer("scale", None if scale is None else _checked_scale(scale, packed.shape[0]))
 
     @property
     def shape(self) -> torch.Size:
@@ -76,6 +76,11 @@ class PackedModule(nn.Module):
         packed, state = state_dict.get(prefix + "packed"), state_dict.get(prefix + "_extra_state")
         if packed is not None and state is not None:
             format = _text(state)
+            block_bytes = formats[format].block_bytes if format in formats else 0
+            if packed.dtype != torch.uint8 or not block_bytes or packed.shape[-1] % block_bytes:
+                held = f"{packed.dtype} {list(packed.shape)}"
+                error_msgs.append(f"{prefix}packed, {held}, does not hold rows of format {format!r}")
+                return
             shape = (*packed.shape[:-1], _row_weights(packed, format))
             if shape != self.shape:
                 error_msgs.append(f"{prefix}packed holds a weight of {list(shape)}, expected {list(self.shape)}")
@@ -110,6 +115,8 @@ class PackedLayer(PackedModule):
         super().__init__(weight, format, self.dims, scale)
         if isinstance(bias, GGUFTensor):
             bias = bias.dequantize()
+        if bias is not None and not bias.is_floating_point():
+            raise TypeError(f"a bias of floating-point numbers is needed, got {bias.dtype}")
         if bias is not None and bias.shape != self.shape[:-1]:
             raise ValueError(f"a bias of shape {list(self.shape[:-1])} is needed, got {list(bias.shape)}")
         self.bias = nn.Parameter(bias) if bias is not None and not isinstance(bias, nn.Parameter) else bias
@@ -132,6 +139,8 @@ def _packed_and_format(weight: GGUFTensor | Tensor, format: str | None) -> tuple
         if format not in (None, weight.format):
             raise ValueError(f"{weight.name} is {weight.format}, not {format}: leave the format out")
         return weight.packed(), weight.format
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"packed weights are a uint8 tensor or a tensor of a GGUF file, got {type(weight).__name__}")
     if format is None:
         raise TypeError("packed bytes need the name of their format")
     if format not in formats:
@@ -139,9 +148,18 @@ def _packed_and_format(weight: GGUFTensor | Tensor, format: str | None) -> tuple
     return weight, format
 
 
+def _checked_scale(scale: Tensor, entries: int) -> Tensor:
+    """float32, of no dimension or [entries]."""
+    if scale.dtype != torch.float32:
+        raise TypeError(f"a scale is float32, got {scale.dtype}")
+    if scale.numel() != 1 and list(scale.shape) != [entries]:
+        raise ValueError(f"a scale is one number or [{entries}], got {list(scale.shape)}")
+    return scale.reshape(()) if scale.numel() == 1 else scale
+
+
 def _row_weights(packed: Tensor, format: str) -> int:
     return packed.shape[-1] // formats[format].block_bytes * formats[format].block_size
 
 
 def _text(letters: Tensor) -> str:
-    return bytes(letters.tolist()).decode()
+    return bytes(letters.tolist()).decode(errors="replace")
