@@ -216,3 +216,12 @@ def test_transformers_is_not_needed():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout == "torch.Size([1, 3, 128])\n"
+
+
+def test_a_longer_table_of_angles_leaves_the_shorter_one(device):
+    """A captured graph goes on reading the one it was captured with."""
+    angles, where = rf.nn.RotaryAngles(rf.RopeConfig(), 8), torch.zeros(0, device=device).device
+    short = angles.table(5, where)
+    long = angles.table(9, where)
+    assert angles.table(4, where) is short and angles.table(7, where) is long
+    torch.testing.assert_close(long[0][:5], short[0])

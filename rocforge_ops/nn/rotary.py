@@ -19,7 +19,7 @@ class RotaryAngles(nn.Module):
         # Plain attributes, which casts of the module leave alone.
         self._frequencies = config.frequencies(head_dim).float()
         self._long = config.frequencies(head_dim, long=True).float() if config.scaling == "longrope" else None
-        self._table: tuple[Tensor, Tensor] | None = None
+        self._tables: list[tuple[Tensor, Tensor]] = []
 
     def forward(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """cos, sin [..., R/2] for positions [...] of any integer type.
@@ -36,13 +36,15 @@ class RotaryAngles(nn.Module):
     def table(self, length: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """cos, sin [at least `length`, R/2] of the positions 0, 1, ...; None where they depend on the longest text.
 
-        Kept for the next call, so that a captured graph finds the table that an earlier call made.
+        All are kept: a captured graph reads the table that an earlier call made, also after one for a longer cache.
         """
         if self._long is not None:
             return None
-        if self._table is None or len(self._table[0]) < length or self._table[0].device != device:
-            self._table = self(torch.arange(length, device=device))
-        return self._table
+        for table in self._tables:
+            if len(table[0]) >= length and table[0].device == device:
+                return table
+        self._tables.append(self(torch.arange(length, device=device)))
+        return self._tables[-1]
 
     def _on(self, device: torch.device) -> Tensor:
         if self._frequencies.device != device:
