@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 
 def rocforge(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -110,6 +111,12 @@ def test_sampling_is_seeded(model):
 def test_chat_without_a_template(model):
     run = rocforge("generate", model, "--prompt", "x", "--chat")
     assert run.returncode == 1 and "no chat template" in run.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_generate_without_a_gpu_is_one_line(model):
+    run = rocforge("generate", model, "--prompt", "x", "--device", "cuda")
+    assert run.returncode == 1 and run.stderr.startswith("rocforge: no GPU") and run.stderr.count("\n") == 1
 
 
 def test_generate_from_packed_weights(model):

@@ -41,7 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     import rocforge_ops as rf
+    from rocforge_ops.bench import environment
 
+    if torch.device(arguments.device).type == "cuda":
+        environment.require_gpu(arguments.device)
     start = time.perf_counter()
     dtype = getattr(torch, arguments.dtype)
     model = rf.load_model(arguments.file, dtype=dtype, device=arguments.device, packed=arguments.packed)
