@@ -317,6 +317,7 @@ CACHE = torch.zeros(2, 2, 9, 16)
         ({"value_cache": CACHE[0]}, ValueError, r"value_cache must be \[batch, kv_heads, capacity, head_dim\]"),
         ({"key_cache": CACHE[:1]}, ValueError, r"qkv's batch \(2\)"),
         ({"key_cache": CACHE[:, :, :8]}, ValueError, "same heads and capacity"),
+        ({"key_cache": CACHE, "value_cache": CACHE}, ValueError, "must not share memory"),
         ({"key_cache": CACHE[:, :, :1].expand(2, 2, 9, 16)}, RuntimeError, "unsupported operation"),
         ({"cache_positions": torch.zeros(2)}, TypeError, "cache_positions must be int32 or int64"),
         ({"cache_positions": torch.zeros(3, dtype=torch.int32)}, ValueError, r"\[batch, length\] or the start"),

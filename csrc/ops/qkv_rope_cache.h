@@ -155,6 +155,9 @@ inline QkvArgs check_qkv_rope_cache(at::TensorList qkv, const at::Tensor &key_ca
   TORCH_CHECK_VALUE(key_cache.sizes().slice(0, 3) == value_cache.sizes().slice(0, 3),
                     "key_cache and value_cache must have the same heads and capacity, got ", key_cache.sizes(), " and ",
                     value_cache.sizes());
+  const at::MemOverlapStatus overlap = at::get_overlap_status(key_cache, value_cache);
+  TORCH_CHECK_VALUE(overlap != at::MemOverlapStatus::Full && overlap != at::MemOverlapStatus::Partial,
+                    "key_cache and value_cache must not share memory");
   QkvArgs args;
   qkv::split(qkv, key_cache, value_cache, args);
   if (o.bias) qkv::split_bias(x, *o.bias, args);
