@@ -125,15 +125,17 @@ ROCFORGE_DEVICE void gradients(const AttentionGradients &g, const GradientSplits
   const int head_pairs =
       seen.empty() ? 0 : static_cast<int>((seen.end - seen.begin + kTile.streamed - 1) / kTile.streamed);
   const int64_t all_pairs = static_cast<int64_t>(head_pairs) * (kKeys ? a.group : 1);
-  const int64_t first_pair = all_pairs * split / splits.count;
+  const auto first_pair = static_cast<uint32_t>(all_pairs * split / splits.count);
   const int pairs = static_cast<int>(all_pairs * (split + 1) / splits.count - first_pair);
   struct Place {
     int64_t head, row;
     int left;
   };
   const auto place = [&](int i) -> Place {
-    const int64_t pair = first_pair + i, head = kKeys ? pair / head_pairs : 0;
-    const int64_t row = seen.begin + (pair - head * head_pairs) * kTile.streamed;
+    // In 32 bits: a 64-bit division takes a GPU some hundred instructions.
+    const auto pairs_of_head = static_cast<uint32_t>(head_pairs);
+    const uint32_t pair = first_pair + i, head = kKeys ? pair / pairs_of_head : 0;
+    const int64_t row = seen.begin + static_cast<int64_t>(pair - head * pairs_of_head) * kTile.streamed;
     const int64_t left = seen.end - row;
     return {kKeys ? kv_head * a.group + head : fixed_head, row,
             left < kTile.streamed ? static_cast<int>(left) : kTile.streamed};
@@ -338,7 +340,9 @@ void launch_pass(const AttentionGradients &g, const GradientSplits &splits, void
   const int64_t heads = owns_keys(kPass) ? a.kv_heads : a.kv_heads * a.group;
   const int64_t tiles = fixed_tiles(a, owns_keys(kPass), fixed_rows(tile, arch));
   const int64_t workgroups = tiles * a.batch * heads * splits.count;
-  if (workgroups > INT32_MAX) throw std::runtime_error("mqa_attention_backward: more than 2^31 tiles");
+  const int64_t streamed = owns_keys(kPass) ? (a.rows / tile.streamed + 1) * a.group : a.keys / tile.streamed;
+  if (workgroups > INT32_MAX || streamed > INT32_MAX)
+    throw std::runtime_error("mqa_attention_backward: more than 2^31 tiles");
   if (workgroups == 0) return;
   // Nothing but visibility between scores and softmax.
   const bool plain = a.softcap == 0 && !a.mask.data && !a.alibi.data && a.logit_scale == 1;

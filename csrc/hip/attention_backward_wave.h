@@ -52,11 +52,20 @@ template <class K> class GradientRows {
     }
   }
 
-  // Scores, and where they are needed the gradients of weights, with the streamed rows from `from` on.
+  // Scores, and where they are needed the gradients of weights, with the streamed rows from `from` on. Both products in
+  // one loop: a matrix instruction waits for the one before it that adds to the same sum.
   ROCFORGE_DEVICE void multiply(const T *fixed, int first_row, const StreamedTiles<T> &tiles, int from) {
-    multiply(scores_, fixed, fixed_, first_row, tiles.first + K::Rows::at(from, 0));
-    if constexpr (kFirst) {
-      multiply(grads_, fixed + K::kLds.fixed_tile, other_fixed_, first_row, tiles.second + K::Rows::at(from, 0));
+#pragma unroll
+    for (int m = 0; m < kBlocks; ++m) {
+#pragma unroll
+      for (int n = 0; n < kScoreBlocks; ++n) scores_[m][n] = {}, grads_[m][n] = {};
+    }
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      multiply(scores_, fixed, fixed_, first_row, tiles.first + K::Rows::at(from, 0), c);
+      if constexpr (kFirst) {
+        multiply(grads_, fixed + K::kLds.fixed_tile, other_fixed_, first_row, tiles.second + K::Rows::at(from, 0), c);
+      }
     }
   }
 
@@ -113,25 +122,17 @@ template <class K> class GradientRows {
   static constexpr int kKept = K::kTile.fixed_in_lds ? 1 : kChunks;
 
   ROCFORGE_DEVICE void multiply(Sum (&products)[kBlocks][kScoreBlocks], const T *fixed,
-                                const Fixed (&kept)[kKept][kBlocks], int first_row, const T *tile) {
+                                const Fixed (&kept)[kKept][kBlocks], int first_row, const T *tile, int c) {
+    Fixed q[kBlocks];
 #pragma unroll
     for (int m = 0; m < kBlocks; ++m) {
-#pragma unroll
-      for (int n = 0; n < kScoreBlocks; ++n) products[m][n] = {};
-    }
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      Fixed q[kBlocks];
-#pragma unroll
-      for (int m = 0; m < kBlocks; ++m) {
-        if constexpr (K::kTile.fixed_in_lds) {
-          q[m] = Layout::template queries_in_lds<kDim>(fixed, first_row + m * Layout::kRows, c * Layout::kStepDims);
-        } else {
-          q[m] = kept[c][m];
-        }
+      if constexpr (K::kTile.fixed_in_lds) {
+        q[m] = Layout::template queries_in_lds<kDim>(fixed, first_row + m * Layout::kRows, c * Layout::kStepDims);
+      } else {
+        q[m] = kept[c][m];
       }
-      Layout::template add_scores<kDim>(products, q, tile, c * Layout::kStepDims);
     }
+    Layout::template add_scores<kDim>(products, q, tile, c * Layout::kStepDims);
   }
 
   ROCFORGE_DEVICE void add(Sum (&sums)[kBlocks][kSumBlocks], const Sum (&factors)[kBlocks][kScoreBlocks], const T *tile,
