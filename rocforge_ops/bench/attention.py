@@ -108,6 +108,7 @@ GPU_PREFILL = [
     Case(4, 32, 1, 4096, 4096, 128, mask=True),
     Case(4, 32, 1, 4096, 4096, 128, CAUSAL | {"window": 1024, "softcap": 30.0}),
 ]
+GPU_BACKWARD = GPU_PREFILL[:4]
 GPU_DECODE = [
     Case(1, 32, 1, 1, 4096, 128),
     Case(1, 32, 1, 1, 32768, 128),
@@ -294,7 +295,8 @@ def run(args: argparse.Namespace) -> int:
             for line in host_lines(args):
                 print(line, flush=True)
             continue
-        cases = (CPU_DECODE if decode else CPU_PREFILL) if on_cpu else (GPU_DECODE if decode else GPU_PREFILL)
+        on_gpu = GPU_DECODE if decode else GPU_BACKWARD if args.backward else GPU_PREFILL
+        cases = (CPU_DECODE if decode else CPU_PREFILL) if on_cpu else on_gpu
         print(f"\n{kind}{', forward and backward' if args.backward else ''}")
         for line in lines(cases, decode, args):
             print(line, flush=True)
