@@ -14,12 +14,17 @@ set(rocforge_gpu_kernels
   csrc/hip/attention_rows_kernel.hip
   csrc/hip/attention_tiles_kernel.hip
   csrc/hip/decode_rows_kernel.hip
+  csrc/hip/linear_plain_kernel.hip
+  csrc/hip/linear_plan.hip
+  csrc/hip/linear_rows_kernel.hip
   csrc/hip/qkv_rope_cache_kernel.hip
   csrc/hip/rotary_embedding_kernel.hip)
 set(rocforge_gpu_hosts
   csrc/hip/decode_rows.cpp
   csrc/hip/dequantize.cpp
   csrc/hip/embedding.cpp
+  csrc/hip/grouped_linear.cpp
+  csrc/hip/linear.cpp
   csrc/hip/mqa_attention.cpp
   csrc/hip/mqa_attention_backward.cpp
   csrc/hip/qkv_rope_cache.cpp
@@ -33,7 +38,8 @@ set(rocforge_exact_kernels
 set(rocforge_sharded_kernels
   csrc/hip/attention_backward_tiles_kernel.hip
   csrc/hip/attention_tiles_kernel.hip
-  csrc/hip/decode_rows_kernel.hip)
+  csrc/hip/decode_rows_kernel.hip
+  csrc/hip/linear_rows_kernel.hip)
 set(rocforge_shards 8)
 
 function(rocforge_missing_compiler language hint)

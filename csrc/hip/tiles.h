@@ -87,4 +87,47 @@ constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int d
   return queries + tiles > merged ? queries + tiles : merged;
 }
 
+// A workgroup of linear's few rows. Its waves share the packed rows and the weights of each.
+struct LinearTile {
+  int row_waves;    // waves side by side, each with 16 packed rows of its own
+  int depth_waves;  // waves that share 16 packed rows, each with pieces of their weights
+  int columns;      // rows of the input
+  int stages;       // pieces of a wave in LDS at once, where copies are asynchronous
+};
+
+// `wide`: for more columns than one matrix product takes, where that is worth a kernel of its own.
+constexpr LinearTile linear_tile(Arch arch, bool wide) {
+  switch (arch) {
+    case Arch::sm80:
+      return wide ? LinearTile{2, 4, 16, 3} : LinearTile{1, 8, 8, 3};
+    case Arch::gfx9:
+    case Arch::gfx10:
+      return {1, 8, 4, 1};
+    default:
+      return {1, 8, 16, 1};
+  }
+}
+
+// Where linear_tile has two answers.
+template <Arch arch, class Input> inline constexpr bool kHasWideTile = arch == Arch::sm80 && sizeof(Input) == 2;
+
+constexpr int linear_threads(const LinearTile &tile, Arch arch) {
+  return tile.row_waves * tile.depth_waves * wave_size(arch);
+}
+
+// Pieces of a wave in LDS at once, of `stage_bytes` each: as many as the tile wants and LDS has room for.
+constexpr int linear_stages(const LinearTile &tile, Arch arch, size_t stage_bytes) {
+  int stages = tile.stages;
+  while (stages > 1 && tile.row_waves * tile.depth_waves * stages * stage_bytes > lds_bytes(arch)) --stages;
+  return stages;
+}
+
+// LDS for these, and afterwards for the sums of all waves.
+constexpr size_t linear_lds_bytes(const LinearTile &tile, Arch arch, size_t stage_bytes) {
+  const size_t waves = tile.row_waves * tile.depth_waves;
+  const size_t pieces = waves * linear_stages(tile, arch, stage_bytes) * stage_bytes;
+  const size_t sums = waves * 16 * tile.columns * sizeof(float);
+  return pieces > sums ? pieces : sums;
+}
+
 }  // namespace rocforge::gpu

@@ -17,6 +17,10 @@ from types import ModuleType
 from rocforge_ops.selftest import (
     dequantize,
     embedding,
+    grouped_linear,
+    grouped_linear_input_gradient,
+    linear,
+    linear_input_gradient,
     mqa_attention,
     mqa_attention_backward,
     qkv_rope_cache,
@@ -27,6 +31,10 @@ from rocforge_ops.selftest.case import Call, Case, Reference, Result, on_cpu
 OPERATORS: tuple[ModuleType, ...] = (
     dequantize,
     embedding,
+    linear,
+    linear_input_gradient,
+    grouped_linear,
+    grouped_linear_input_gradient,
     mqa_attention,
     mqa_attention_backward,
     qkv_rope_cache,

@@ -17,6 +17,8 @@ TESTS = Path(__file__).parent.parent
 FILES = (
     "test_dequantize.py",
     "test_embedding.py",
+    "test_grouped_linear.py",
+    "test_linear.py",
     "test_mqa_attention.py",
     "test_mqa_attention_backward.py",
     "test_multi_query_pipeline.py",

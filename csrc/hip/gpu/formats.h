@@ -40,6 +40,13 @@ template <> struct UnsignedOf<8> {
 };
 
 template <class T, int kAlign = 1> ROCFORGE_DEVICE T load(const uint8_t *p) {
+#if defined(ROCFORGE_WORD_LOADS)
+  // For kernels that use half of what levels8 gives, from an address 4 bytes on: then the other word is never read.
+  if constexpr (sizeof(T) == 8) {
+    constexpr int kWordAlign = kAlign < 4 ? kAlign : 4;
+    return bit_cast<T>(load<uint32_t, kWordAlign>(p) | uint64_t{load<uint32_t, kWordAlign>(p + 4)} << 32);
+  }
+#endif
   using Unsigned = typename UnsignedOf<sizeof(T)>::type;
   return bit_cast<T>(gpu::load_packed<Unsigned, kAlignedBlocks ? kAlign : 1>(p));
 }
