@@ -71,11 +71,12 @@ ROCFORGE_DEVICE void multiply_pieces(Product &product, Stream &stream, const Pac
       at[r] = reinterpret_cast<const uint8_t *>(row) + Stream::shift_of(rows[r] + piece * Shape::kBytes);
     }
     if (whole) {
+      if constexpr (Product::kPrefetch) {
 #pragma unroll
-      for (int b = 0; b < Product::kBlocks; ++b) {
-        if constexpr (Product::kPrefetch) {
-          product.add(at, b, columns[b]);
-        } else {
+        for (int b = 0; b < Product::kBlocks; ++b) product.add(at, b, columns[b]);
+      } else {  // unrolled, it would bring many columns into registers at once
+#pragma unroll 1
+        for (int b = 0; b < Product::kBlocks; ++b) {
           product.add(at, b, product.load_columns(piece * kPieceWeights + 32 * b));
         }
       }
