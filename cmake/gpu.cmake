@@ -71,6 +71,8 @@ elseif(ROCFORGE_GPU STREQUAL cuda)
   enable_language(CUDA)
   set(rocforge_gpu_language CUDA)
   set(rocforge_exact_flags -fmad=false)
+  # Device code calls constexpr functions of the host, as clang lets it.
+  add_compile_options($<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr>)
 elseif(NOT ROCFORGE_GPU MATCHES "^(emulate|none)$")
   message(FATAL_ERROR "ROCFORGE_GPU=${ROCFORGE_GPU}: hip, cuda, emulate or none")
 endif()
