@@ -35,7 +35,7 @@ template <class T, Arch arch> struct MatrixLayout {
   static ROCFORGE_DEVICE int row(int lane, int) { return M::b_col(lane, 0); }
   static ROCFORGE_DEVICE int slot(int lane, int j) { return M::b_k(lane, 4 * j) / 4; }
   static ROCFORGE_DEVICE int column(int lane, int) { return M::a_row(lane, 0); }
-  static constexpr int sum_row(int) { return 0; }
+  static ROCFORGE_DEVICE int sum_row(int) { return 0; }
   static ROCFORGE_DEVICE int sum_column(int lane, int i) { return M::c_row(lane, i); }
 
   static ROCFORGE_DEVICE void set(Weights &w, int, int j, Quad<T> quad) { w[2 * j] = quad[0], w[2 * j + 1] = quad[1]; }
@@ -71,7 +71,7 @@ template <class T> struct MatrixLayout<T, Arch::sm80> {
   static ROCFORGE_DEVICE int row(int lane, int r) { return lane / 4 + 8 * r; }
   static ROCFORGE_DEVICE int slot(int lane, int) { return lane % 4; }
   static ROCFORGE_DEVICE int column(int lane, int) { return lane / 4; }
-  static constexpr int sum_row(int i) { return i / 2; }
+  static ROCFORGE_DEVICE int sum_row(int i) { return i / 2; }
   static ROCFORGE_DEVICE int sum_column(int lane, int i) { return M::c_col(lane, i); }
 
   static ROCFORGE_DEVICE void set(Weights &w, int r, int, Quad<T> quad) { w[r] = quad[0], w[r + 2] = quad[1]; }
@@ -100,7 +100,7 @@ template <Arch arch> struct PlainLayout {
   static ROCFORGE_DEVICE int row(int lane, int) { return lane % 16; }
   static ROCFORGE_DEVICE int slot(int lane, int j) { return lane / 16 * kSlots + j; }
   static ROCFORGE_DEVICE int column(int, int c) { return c; }
-  static constexpr int sum_row(int) { return 0; }
+  static ROCFORGE_DEVICE int sum_row(int) { return 0; }
   static ROCFORGE_DEVICE int sum_column(int, int i) { return i; }
 
   static ROCFORGE_DEVICE void set(Weights &w, int, int j, const Vec<float, 4> &quad) {

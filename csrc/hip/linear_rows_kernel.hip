@@ -89,15 +89,24 @@ ROCFORGE_DEVICE void multiply_pieces(Product &product, Stream &stream, const Pac
   }
 }
 
-template <class Layout> constexpr int tile_products(const LinearTile &tile) { return tile.columns / Layout::kColumns; }
+template <bool kWide> inline constexpr int kRowsThreads = linear_threads(linear_tile(kArch, kWide), kArch);
+
+// What the kernel is made of, on the architecture compiled for.
+template <class F, class Input, bool kWide> struct RowsShape {
+  static constexpr LinearTile kTile = linear_tile(kArch, kWide);
+  static constexpr int kStages = linear_stages(kTile, kArch, PieceShape<F, kAligned>::kStageBytes);
+  using Product = RowsProduct<F, Input, kTile.columns / LinearLayout<Input, kArch>::kColumns>;
+  using Stream = PieceStream<F, kAligned, kStages>;
+};
 
 template <class F, class Input, bool kWide>
-__global__ void __launch_bounds__(linear_threads(linear_tile(kArch, kWide), kArch))
+__global__ void __launch_bounds__(kRowsThreads<kWide>)
     linear_rows_kernel(const LinearWork work, const uint32_t column_tiles, float *partial) {
-  constexpr LinearTile kTile = linear_tile(kArch, kWide);
+  using Shape = RowsShape<F, Input, kWide>;
+  using Product = typename Shape::Product;
+  using Stream = typename Shape::Stream;
+  constexpr LinearTile kTile = Shape::kTile;
   constexpr int kColumns = kTile.columns, kRows = 16 * kTile.row_waves;
-  using Product = RowsProduct<F, Input, tile_products<LinearLayout<Input, kArch>>(kTile)>;
-  using Stream = PieceStream<F, kAligned, linear_stages(kTile, kArch, PieceShape<F, kAligned>::kStageBytes)>;
   const uint32_t row_tile = blockIdx.x / column_tiles;
   const ColumnTile columns = column_tile(work, blockIdx.x - row_tile * column_tiles, kColumns);
   if (columns.count == 0) return;
@@ -128,7 +137,7 @@ __global__ void __launch_bounds__(linear_threads(linear_tile(kArch, kWide), kArc
   auto *const sums = reinterpret_cast<float *>(lds);
   product.store_sums(sums + (depth_wave * kRows + 16 * row_wave) * kColumns);
   syncthreads();
-  for (int i = threadIdx.x; i < kRows * kColumns; i += linear_threads(kTile, kArch)) {
+  for (int i = threadIdx.x; i < kRows * kColumns; i += kRowsThreads<kWide>) {
     const int row = i % kRows, column = i / kRows;
     const int64_t out_row = static_cast<int64_t>(row_tile) * kRows + row;
     if (column >= columns.count || out_row >= work.out_features) continue;
