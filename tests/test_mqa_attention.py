@@ -183,6 +183,13 @@ def test_no_sequences(device):
     assert rf.mqa_attention(query, key, value, cu_seqlens_q=cut, cu_seqlens_k=cut).shape == query.shape
 
 
+def test_rows_of_no_sequence(device):
+    query, key, value = cases.tensors(1, 2, 1, 5, 5, 64, device=device, dtype=torch.float16)
+    cut = torch.zeros(1, dtype=torch.int32, device=device)
+    with pytest.raises(ValueError, match="names no sequence, and query has 5 rows"):
+        rf.mqa_attention(query, key, value, cu_seqlens_q=cut, cu_seqlens_k=cut)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_autocast(dtype, device):
     query, key, value = cases.tensors(2, 4, 2, 9, 21, 16, device=device, dtype=torch.float32)

@@ -133,13 +133,6 @@ def test_packed_sequences(dtype, kernel_device):
         cases.check(query, key, value, cu_seqlens_q=cuts, cu_seqlens_k=cuts, **options)
 
 
-def test_rows_of_no_sequence(kernel_device):
-    query, key, value = cases.tensors(1, 2, 1, 5, 5, 64, device=kernel_device, dtype=torch.float16)
-    cuts = torch.zeros(1, dtype=torch.int32, device=kernel_device)
-    with pytest.raises(ValueError, match="names no sequence, and query has 5 rows"):
-        rf.mqa_attention(query, key, value, cu_seqlens_q=cuts, cu_seqlens_k=cuts)
-
-
 @pytest.mark.parametrize("cuts, orphans", [((3, 40, 60), 3), ((30, 10, 40), 70), ((70, 70), 70)], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_rows_left_out_by_their_sequences(dtype, cuts, orphans, kernel_device):

@@ -61,9 +61,7 @@ class Lengths {
     a.kv_lengths = integers(o.kv_lengths, kept_[0]);
     a.cu_seqlens_q = integers(o.cu_seqlens_q, kept_[1]);
     a.cu_seqlens_k = integers(o.cu_seqlens_k, kept_[2]);
-    if (!o.cu_seqlens_q) return;
-    a.sequences = o.cu_seqlens_q->size(0) - 1;
-    TORCH_CHECK_VALUE(a.sequences > 0, "cu_seqlens_q names no sequence, and query has ", a.rows, " rows");
+    if (o.cu_seqlens_q) a.sequences = o.cu_seqlens_q->size(0) - 1;
   }
 
  private:

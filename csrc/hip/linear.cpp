@@ -17,9 +17,17 @@ namespace {
 
 // Up to this many rows the packed weights are multiplied as they are, 16 rows or fewer at a time; above, panels of them
 // are decoded for PyTorch's matrix product.
-constexpr int64_t kMostRowsPacked = 64;
+constexpr int64_t kMostRowsPacked = 32;
 // Weights of a panel: at most 64 MiB of float32, 32 MiB of 16-bit values.
 constexpr int64_t kPanelWeights = int64_t{16} << 20;
+// Panels begin at multiples of this: matrix products are slow on operands that do not begin at 16 bytes.
+constexpr int64_t kPanelStep = 256;
+
+// How long a panel of kPanelWeights is in one dimension when it has `other` in the other one.
+int64_t panel_length(int64_t other, int64_t whole) {
+  const int64_t steps = std::max<int64_t>(kPanelWeights / other / kPanelStep, 1);
+  return std::min(steps * kPanelStep, whole);
+}
 
 // Whether panels may be of the operand's dtype: rounding blocks' weights to half precision costs no more than PyTorch's
 // own product of such weights, but plain types may be far wider.
@@ -43,7 +51,7 @@ DecodeRows panel_of(const at::Tensor &packed, const formats::FormatInfo &format,
 void multiply_by_panels(const at::Tensor &input, const at::Tensor &packed, const LinearArgs &args,
                         const std::optional<at::Tensor> &bias, at::Tensor &out, void *stream) {
   const formats::FormatInfo &format = formats::kFormats[args.format];
-  const int64_t panel_rows = std::clamp<int64_t>(kPanelWeights / args.in_features, 1, args.out_features);
+  const int64_t panel_rows = panel_length(args.in_features, args.out_features);
   at::Tensor panel = at::empty({panel_rows, args.in_features}, input.options());
   for (int64_t first = 0; first < args.out_features; first += panel_rows) {
     const int64_t rows = std::min(panel_rows, args.out_features - first);
@@ -63,8 +71,7 @@ void multiply_by_panels(const at::Tensor &input, const at::Tensor &packed, const
 void gradient_by_panels(const at::Tensor &grad, const at::Tensor &packed, const LinearArgs &args, at::Tensor &out,
                         void *stream) {
   const formats::FormatInfo &format = formats::kFormats[args.format];
-  const int64_t blocks = std::max<int64_t>(kPanelWeights / args.out_features / format.block_size, 1);
-  const int64_t panel_weights = std::min(blocks * format.block_size, args.in_features);
+  const int64_t panel_weights = panel_length(args.out_features, args.in_features);
   at::Tensor panel = at::empty({args.out_features * panel_weights}, grad.options());
   for (int64_t first = 0; first < args.in_features; first += panel_weights) {
     const int64_t count = std::min(panel_weights, args.in_features - first);

@@ -4,23 +4,11 @@
 // their scale, so that no weight is ever rounded.
 #pragma once
 
-#include <type_traits>
-
 #include "hip/linear_layout.h"
 #include "hip/linear_stage.h"
 
 namespace rocforge::gpu {
 
-// Formats whose levels lie byte by byte: the levels of the second four of 8 weights are those of the first four in a
-// block that begins 4 bytes later.
-template <class F, class... Formats> constexpr bool is_one_of(formats::TypeList<Formats...>) {
-  return (std::is_same_v<F, Formats> || ...);
-}
-template <class F>
-inline constexpr bool kBytewise =
-    is_one_of<F>(formats::TypeList<formats::Q4_0, formats::Q4_1, formats::Q8_0, formats::Q8_1, formats::Q2_K,
-                                   formats::Q3_K, formats::Q4_K, formats::Q5_K, formats::Q6_K, formats::Q8_K,
-                                   formats::IQ4_NL, formats::IQ4_XS, formats::TQ2_0, formats::MXFP4, formats::NVFP4>{});
 // Formats with levels outside of -64 .. 63.
 template <class F>
 inline constexpr bool kWideLevels =

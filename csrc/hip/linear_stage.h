@@ -5,6 +5,8 @@
 // distance of its first byte from the word before.
 #pragma once
 
+#include <type_traits>
+
 #include "hip/gpu/packed.h"
 
 namespace rocforge::gpu {
@@ -17,13 +19,25 @@ constexpr int largest_power_of_two(int n, int most) {
   return power;
 }
 
+// Formats whose levels lie byte by byte: the levels of the second four of 8 weights are those of the first four in a
+// block that begins 4 bytes later.
+template <class F, class... Formats> constexpr bool is_one_of(formats::TypeList<Formats...>) {
+  return (std::is_same_v<F, Formats> || ...);
+}
+template <class F>
+inline constexpr bool kBytewise =
+    is_one_of<F>(formats::TypeList<formats::Q4_0, formats::Q4_1, formats::Q8_0, formats::Q8_1, formats::Q2_K,
+                                   formats::Q3_K, formats::Q4_K, formats::Q5_K, formats::Q6_K, formats::Q8_K,
+                                   formats::IQ4_NL, formats::IQ4_XS, formats::TQ2_0, formats::MXFP4, formats::NVFP4>{});
 // Geometry of a piece in LDS. kAligned: blocks begin at multiples of the largest power of two that divides their size.
 template <class F, bool kAligned> struct PieceShape {
   static constexpr int kBytes = kPieceWeights / F::block_size * static_cast<int>(sizeof(typename F::Block));
   static constexpr int kAlign = kAligned ? largest_power_of_two(sizeof(typename F::Block), 16) : 1;
-  static constexpr int kWords = (16 - kAlign + kBytes + 15) / 16;  // of a row
-  static constexpr int kStride = kWords | 1;                       // odd: neighbouring rows lie in different banks
-  static constexpr size_t kStageBytes = 16 * 16 * kStride;         // of 16 rows
+  // The last four levels are read as the first of eight: four bytes more, whatever they are.
+  static constexpr int kReadBytes = kBytes + (kBytewise<F> ? 4 : 0);
+  static constexpr int kWords = (16 - kAlign + kReadBytes + 15) / 16;  // of a row
+  static constexpr int kStride = kWords | 1;                           // odd: neighbouring rows lie in different banks
+  static constexpr size_t kStageBytes = 16 * 16 * kStride;             // of 16 rows
 };
 
 // The pieces of 16 rows. Four lanes share a row.

@@ -130,6 +130,8 @@ inline void check_lengths(const at::Tensor &query, const MqaOptions &o) {
                       o.cu_seqlens_q->size(0), " and ", o.cu_seqlens_k->size(0));
     TORCH_CHECK_VALUE(query.size(0) == 1,
                       "with cu_seqlens the sequences are packed into one batch row, got batch size ", query.size(0));
+    TORCH_CHECK_VALUE(o.cu_seqlens_q->size(0) > 1 || query.size(2) == 0,
+                      "cu_seqlens_q names no sequence, and query has ", query.size(2), " rows");
   }
 }
 

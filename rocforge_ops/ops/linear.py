@@ -20,10 +20,10 @@ def linear(input: Tensor, packed: Tensor, format: str, bias: Tensor | None = Non
 
     Returns:
         [..., out] of input's dtype, rounded once. Weights are the float32 values of `dequantize`, never rounded to
-        half, except on a GPU for more than 64 rows, where blocks are decoded to input's dtype for PyTorch's matrix
+        half, except on a GPU for more than 32 rows, where blocks are decoded to input's dtype for PyTorch's matrix
         product (which may use TF32 for float32 where PyTorch is told to); products are summed in float32 (float64
-        for float64). Differentiable in `input` and `bias`, twice where
-        needed; `packed` is a constant.
+        for float64). Differentiable in `input` and `bias`, twice where needed; `packed` is a
+        constant.
 
         Under autocast input and bias become the autocast dtype, as for `torch.nn.functional.linear`.
 
