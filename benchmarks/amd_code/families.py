@@ -20,6 +20,9 @@ WITHOUT_MATRIX: frozenset[str] = frozenset()
 # of all others.
 KNOWN_TO_SPILL = ("attention_backward", "attention_rows", "attention_tiles")
 
+# Scalar registers that any kernel may spill, without scratch: to lanes of a vector register, an instruction each.
+FEW_SCALARS = 2
+
 
 @dataclass(frozen=True)
 class Label:

@@ -70,19 +70,13 @@ ROCFORGE_DEVICE void multiply_pieces(Product &product, Stream &stream, const Pac
       const auto *const row = lds + stage * Stream::kStageWords + Product::row(r) * Shape::kStride;
       at[r] = reinterpret_cast<const uint8_t *>(row) + Stream::shift_of(rows[r] + piece * Shape::kBytes);
     }
-    if (whole) {
-      if constexpr (Product::kPrefetch) {
+    if (Product::kPrefetch && whole) {
 #pragma unroll
-        for (int b = 0; b < Product::kBlocks; ++b) product.add(at, b, columns[b]);
-      } else {  // unrolled, it would bring many columns into registers at once
+      for (int b = 0; b < Product::kBlocks; ++b) product.add(at, b, columns[Product::kPrefetch ? b : 0]);
+    } else {  // unrolled, it would bring many columns into registers at once
+      const int blocks = whole ? Product::kBlocks : static_cast<int>((left + 31) / 32);
 #pragma unroll 1
-        for (int b = 0; b < Product::kBlocks; ++b) {
-          product.add(at, b, product.load_columns(piece * kPieceWeights + 32 * b));
-        }
-      }
-    } else {
-#pragma unroll 1
-      for (int b = 0; 32 * b < left; ++b) product.add(at, b, product.load_columns(piece * kPieceWeights + 32 * b));
+      for (int b = 0; b < blocks; ++b) product.add(at, b, product.load_columns(piece * kPieceWeights + 32 * b));
     }
     syncwave();
     if (kHasAsyncCopies) stage = stage + 1 == kStages ? 0 : stage + 1;
