@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from blocks import DTYPES, even_rows
 from conftest import EMULATED
 from torch import Tensor
@@ -48,8 +49,10 @@ def rms(x: Tensor) -> float:
 def errors(actual: Tensor, left: Tensor, right: Tensor, bias: Tensor | None = None) -> tuple[float, float]:
     """(of `actual`, of plain PyTorch in left's dtype) from left @ right + bias in float64; right is float32."""
     left, right = left.detach().to(actual.device), right.to(actual.device)
-    bias = left.new_zeros(1) if bias is None else bias.detach().to(actual.device)
-    exact, plain = left.double() @ right.double() + bias.double(), left @ right.to(left.dtype) + bias
+    exact, plain = left.double() @ right.double(), left @ right.to(left.dtype)
+    if bias is not None:
+        bias = bias.detach().to(actual.device)
+        exact, plain = exact + bias.double(), F.linear(left, right.to(left.dtype).mT, bias)
     assert actual.dtype == plain.dtype and actual.shape == exact.shape
     # Where PyTorch makes no error, a quarter of a unit in the last place is none.
     least = rms(exact) * torch.finfo(plain.dtype).eps / 4
