@@ -28,10 +28,13 @@ packed, x, angles = torch.zeros(4, 34, dtype=torch.uint8), torch.zeros(1, 2, 3, 
 arguments = {
     "dequantize": (packed, "Q8_0"),
     "embedding": (packed, "Q8_0", torch.tensor([3])),
+    "grouped_linear": (torch.zeros(2, 32), packed[None], "Q8_0", torch.tensor([0, 2], dtype=torch.int32)),
+    "linear": (torch.zeros(2, 32), packed, "Q8_0"),
     "mqa_attention": (x, x, x),
     "mqa_attention_backward": (
         *(x, None, x, x, x, x, x[..., 0], None, "none", None, None, 0.0, None, None, None, None, None, False),
     ),
+    "qkv_rope_cache": ([torch.zeros(1, 3, 8 * 64)], x, x.clone(), torch.arange(3)[None], None, None),
     "rotary_embedding": (x, angles, angles),
 }[sys.argv[2]]
 operator = getattr(torch.ops.rocforge, sys.argv[2]).default
