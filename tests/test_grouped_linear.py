@@ -11,7 +11,7 @@ OPS = torch.ops.rocforge
 EXPERTS, OUT = 5, 37
 # Rows of each expert, then rows of none. Some have no row, some more than the kernels of few rows take.
 COUNTS = [(3, 0, 1, 33, 2, 0), (0, 0, 0, 0, 1, 4)]
-if cases.EMULATED:
+if cases.KERNELS:
     COUNTS = [(3, 0, 1, 17, 2, 2)]
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from blocks import DTYPES, FORMATS, even_rows, finite_rows
-from conftest import EMULATED
+from conftest import KERNELS
 
 import rocforge_ops as rf
 from rocforge_ops.bench.linear import PLAIN
@@ -255,7 +255,7 @@ def test_autocast_is_that_of_a_matmul(dtype, device):
         out = rf.linear(x, packed, "Q4_0", bias)
         compiled = torch.compile(OPS.linear, fullgraph=True)(x, packed, "Q4_0", bias)
         assert F.linear(x, torch.randn(5, 768, device=device)).dtype == out.dtype == dtype
-        if device == "cpu" and not EMULATED:
+        if device == "cpu" and not KERNELS:
             assert rf.linear(x.double(), packed, "Q4_0").dtype == torch.float64
     assert out.equal(rf.linear(x.to(dtype), packed, "Q4_0", bias.to(dtype))) and out.equal(compiled)
     grad = torch.randn(3, cases.OUT, device=device)

@@ -6,7 +6,7 @@ import attention_cases as cases
 import pytest
 import reference
 import torch
-from conftest import EMULATED
+from conftest import KERNELS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -99,7 +99,7 @@ def test_gradcheck(feature, reference_device):
 
 def sampled(parameters: list, step: int) -> list:
     """All of them; of the slow emulation's every `step`-th."""
-    return parameters[:: step if EMULATED else 1]
+    return parameters[:: step if KERNELS else 1]
 
 
 LENGTHS = [(45, 83), (83, 45)]

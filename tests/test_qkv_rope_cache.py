@@ -191,9 +191,9 @@ def test_a_position_outside_of_the_tables(device):
 
 
 def is_reference(device: str) -> bool:
-    from conftest import EMULATED
+    from conftest import KERNELS
 
-    return device == "cpu" and not EMULATED
+    return device == "cpu" and not KERNELS
 
 
 @pytest.mark.parametrize("width", ["one entry per element", "shared by the batch", "of one token"])

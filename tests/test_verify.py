@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from blocks import DTYPES, FORMATS, same
-from conftest import EMULATED
+from conftest import KERNELS
 from test_cli import rocforge
 from torch.utils._pytree import tree_leaves
 
@@ -25,7 +25,7 @@ from rocforge_ops.selftest.case import bit_difference, on_cpu
 @pytest.fixture(scope="module")
 def reference():
     """The CPU's own kernels; where emulated ones have taken their place, in a process that does not load those."""
-    if not EMULATED:
+    if not KERNELS:
         yield on_cpu
         return
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -70,7 +70,7 @@ def test_inputs_are_the_same_every_time():
 @pytest.mark.parametrize("module", selftest.OPERATORS, ids=lambda module: module.OPERATOR)
 def test_every_kernel_is_right(module, kernel_device, reference):
     # The emulation computes attention slowly, and has tests of its own: a sample of its hundreds of lines.
-    step = 5 if EMULATED and module.OPERATOR.startswith("mqa_attention") else 1
+    step = 5 if KERNELS and module.OPERATOR.startswith("mqa_attention") else 1
     for case in itertools.islice(module.cases(), 0, None, step):
         result = case.run(module.OPERATOR, kernel_device, reference, timed=False)
         assert not result.wrong, result

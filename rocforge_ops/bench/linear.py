@@ -116,11 +116,12 @@ def matmul_seconds(shape: Shape, rows: int, dtype: torch.dtype, device: str, bud
 
 
 def relative_errors(format: Format, x: Tensor, packed: Tensor) -> tuple[float, float]:
-    """(of linear, of F.linear on weights of x's dtype) from the product in float64."""
+    """(of linear, of F.linear on weights of x's dtype) from the product in float64, over the first ERROR_ROWS rows."""
     weights = dequantize(packed, format.name)
-    exact = x.double() @ weights.double().T
+    exact = x[:ERROR_ROWS].double() @ weights.double().T
+    # Of all rows: their number chooses the method.
     results = linear(x, packed, format.name), F.linear(x, weights.to(x.dtype))
-    first, second = ((result.double() - exact).square().mean().sqrt() for result in results)
+    first, second = ((result[:ERROR_ROWS].double() - exact).square().mean().sqrt() for result in results)
     size = exact.square().mean().sqrt()
     return float(first / size), float(second / size)
 
@@ -173,7 +174,7 @@ def measure(
         # Each moves several times what linear reads: fewer sets are cold enough.
         _seconds(decode, x, weights[:4], budget),
         read_rate(nbytes, device, budget),
-        *relative_errors(format, x[:ERROR_ROWS], weights[0]),
+        *relative_errors(format, x, weights[0]),
     )
 
 

@@ -15,7 +15,8 @@
 #define ROCFORGE_DEVICE inline __attribute__((always_inline))
 // A barrier or wave operation knows the line that called it. A helper around one takes and passes that line on, so that
 // two calls of the helper are two places: T f(T x ROCFORGE_SITE) { return shuffle_xor(x, 1 ROCFORGE_PASS_SITE); }
-#define ROCFORGE_SITE , const char *site_file = __builtin_FILE(), int site_line = __builtin_LINE()
+#define ROCFORGE_SITE \
+  , [[maybe_unused]] const char *site_file = __builtin_FILE(), [[maybe_unused]] int site_line = __builtin_LINE()
 #define ROCFORGE_PASS_SITE , site_file, site_line
 #define ROCFORGE_INDEXED
 
