@@ -9,14 +9,16 @@ activation: time of a call as the script makes it ("eager", with the host's shar
 host, and the error of out and of the gradients against float64, root mean square over that of the exact result.
 
 transformers: one file of random Q4_K and Q6_K weights in the lfm2 architecture, loaded by from_pretrained with the
-weights packed by the plug, and dequantised as transformers does by itself: bytes of the weights, most memory allocated
-while generating, tokens a second of generate() for one prompt, prefill included, and how far apart the logits are.
+weights packed by the plug, and dequantised as transformers does by itself: seconds to load, bytes of the weights, most
+memory allocated while loading and while generating, tokens a second of generate() for one prompt, prefill included,
+how long the GPU is busy for each of these tokens (the rest is Python), and how far apart the logits are.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import gc
 import importlib.util
 import statistics
 import sys
@@ -31,6 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
 
 import rocforge_ops as rf
 from rocforge_ops.bench import environment, timing
@@ -51,8 +54,8 @@ def main() -> int:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only", choices=["sdpa", "transformers"])
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16"])
-    parser.add_argument("--hidden", type=int, default=2048, help="of the model, a multiple of 256")
-    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--hidden", type=int, default=2560, help="of the model, a multiple of 256")
+    parser.add_argument("--layers", type=int, default=32)
     parser.add_argument("--vocabulary", type=int, default=65536)
     parser.add_argument("--tokens", type=int, default=64, help="how many are generated")
     args = parser.parse_args()
@@ -148,7 +151,9 @@ def transformers(args: argparse.Namespace, dtype: torch.dtype) -> None:
         print(
             f"{file.stat().st_size / MIB:.0f} MiB file, lfm2, hidden size {args.hidden}, {args.layers} layers, {dtype}"
         )
-        print(f"{'weights':12}{'MiB':>9}{'peak MiB':>10}{'tokens/s':>10}")
+        print(
+            f"{'weights':12}{'load s':>8}{'MiB':>7}{'peak MiB':>10}{'loading':>9}{'tokens/s':>10}{'GPU ms a token':>16}"
+        )
         rf.integrations.transformers.enable()
         logits = {name: measure_model(name, file, args, dtype) for name in ("dequantised", "packed")}
         rf.integrations.transformers.disable()
@@ -161,6 +166,8 @@ def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.
     """Prints the line of one form of the weights; returns the logits of a prompt as short as mul_mat_vec takes."""
     from transformers import AutoModelForCausalLM, GgufConfig
 
+    reset_peak(args.device)
+    start = time.perf_counter()
     model = AutoModelForCausalLM.from_pretrained(
         file.parent,
         gguf_file=file.name,
@@ -169,6 +176,7 @@ def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.
         attn_implementation="rocforge",
         quantization_config=GgufConfig(dequantize=name == "dequantised"),
     ).eval()
+    loading = time.perf_counter() - start, peak_mib(args.device)
     size = sum(p.nbytes for p in model.parameters())
     prompt = torch.arange(32, device=args.device)[None]
     logits = model(prompt[:, :4]).logits.double()
@@ -179,17 +187,36 @@ def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.
             torch.cuda.synchronize()
 
     generate()
-    if args.device != "cpu":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak(args.device)
     times = []
     for _ in range(3):
         start = time.perf_counter()
         generate()
         times.append(time.perf_counter() - start)
-    peak = f"{torch.cuda.max_memory_allocated() / MIB:.0f}" if args.device != "cpu" else "-"
-    print(f"{name:12}{size / MIB:9.0f}{peak:>10}{args.tokens / statistics.median(times):10.1f}", flush=True)
+    peak = peak_mib(args.device)
+    busy = "-" if args.device == "cpu" else f"{1e3 * busy_seconds(generate) / args.tokens:.2f}"
+    memory = f"{size / MIB:7.0f}{peak:>10}{loading[1]:>9}"
+    rate = args.tokens / statistics.median(times)
+    print(f"{name:12}{loading[0]:8.1f}{memory}{rate:10.1f}{busy:>16}", flush=True)
     return logits
+
+
+def reset_peak(device: str) -> None:
+    if device != "cpu":
+        gc.collect()  # a model that was measured before may be held by a cycle
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_mib(device: str) -> str:
+    return "-" if device == "cpu" else f"{torch.cuda.max_memory_allocated() / MIB:.0f}"
+
+
+def busy_seconds(call: Callable[[], None]) -> float:
+    """Time of all kernels and copies of a call, without the gaps between them."""
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        call()
+    return 1e-6 * sum(event.self_device_time_total for event in profiler.key_averages())
 
 
 def write_model(file: Path, hidden: int, layers: int, vocabulary: int) -> None:

@@ -32,7 +32,7 @@ def test_lines(bench, monkeypatch, capsys, reference_device):
     assert bench.main() == 0
     out = capsys.readouterr().out
     assert "skipped: PyTorch has a flash backend that can be replaced on GPUs only" in out
-    sizes = {name: int(size) for name, size in re.findall(r"^(dequantised|packed) +(\d+) ", out, re.M)}
+    sizes = {name: int(size) for name, size in re.findall(r"^(dequantised|packed) +[\d.]+ +(\d+) ", out, re.M)}
     assert sizes["packed"] < sizes["dequantised"]
     (difference,) = re.findall(r"differ by (\S+) of their norm", out)
     assert 0 < float(difference) < 0.05  # bfloat16 activations; the dequantised weights are rounded too

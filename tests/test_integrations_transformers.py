@@ -60,15 +60,20 @@ def packed_modules(model):
     return [m for m in model.modules() if isinstance(m, GgufLinear | GgufEmbedding | GgufExperts)]
 
 
-@pytest.mark.parametrize("host", ["cpu", "as_on_a_gpu"])
+@pytest.mark.parametrize("host", ["cpu", "as_on_a_gpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_logits_of_packed_weights(architecture, host, files, dequantised, enabled, monkeypatch):
+    if host == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
     if host == "as_on_a_gpu":  # where transformers leaves decoding to the kernel module too
         monkeypatch.setattr(kernels, "kernel_can_read", lambda tensor: True)
-    model = load(files[architecture])
-    assert len(packed_modules(model)) >= 14 and model.config._attn_implementation == "rocforge"
+    device = "cuda" if host == "cuda" else "cpu"
+    model = load(files[architecture], device_map=device)
+    modules = packed_modules(model)
+    assert len(modules) >= 14 and model.config._attn_implementation == "rocforge"
+    assert all(p.device.type == device for module in modules for p in module.parameters())
     with torch.no_grad():
-        many_rows, few_rows = model(IDS).logits, model(IDS[:1, :5]).logits
+        many_rows, few_rows = (model(ids.to(device)).logits.cpu() for ids in (IDS, IDS[:1, :5]))
     expected = dequantised[architecture]
     torch.testing.assert_close(many_rows, expected, rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(few_rows, expected[:1, :5], rtol=1e-4, atol=2e-5)
