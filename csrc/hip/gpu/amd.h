@@ -3,15 +3,10 @@
 
 #include <hip/hip_runtime.h>
 
-#define ROCFORGE_DEVICE __device__ __forceinline__
-#define ROCFORGE_SITE  // see tests/emulation/device.h
-#define ROCFORGE_PASS_SITE
 #define ROCFORGE_INDEXED
-#define SHARED(T, name, dims) __shared__ __align__(16) T name dims
-#define ROCFORGE_TABLE [[maybe_unused]] static __device__ constexpr
 #define ROCFORGE_RUNTIME(name) hip##name
 
-#include "hip/gpu/types.h"
+#include "hip/gpu/hardware.h"
 
 namespace rocforge::gpu {
 
@@ -65,26 +60,12 @@ template <> ROCFORGE_DEVICE uint32_t pack<bf16>(float low, float high) {
 
 // ---- Memory
 
-template <int N, class T> ROCFORGE_DEVICE Vec<T, N> load(const T *p) { return *reinterpret_cast<const Vec<T, N> *>(p); }
-template <class T, int N> ROCFORGE_DEVICE void store(T *p, const Vec<T, N> &vector) {
-  *reinterpret_cast<Vec<T, N> *>(p) = vector;
+typedef uint32_t NativeWord __attribute__((ext_vector_type(4)));
+ROCFORGE_DEVICE Word16 load_word_streaming(const Word16 *p) {
+  return bits_as<Word16>(__builtin_nontemporal_load(reinterpret_cast<const NativeWord *>(p)));
 }
-
-typedef uint32_t Words __attribute__((ext_vector_type(4)));
-template <int N, class T> ROCFORGE_DEVICE Vec<T, N> load_streaming(const T *p) {
-  static_assert(sizeof(Vec<T, N>) % sizeof(Words) == 0, "whole 16-byte words");
-  constexpr int kWords = sizeof(Vec<T, N>) / sizeof(Words);
-  Vec<Words, kWords> words;
-#pragma unroll
-  for (int i = 0; i < kWords; ++i) words[i] = __builtin_nontemporal_load(reinterpret_cast<const Words *>(p) + i);
-  return bits_as<Vec<T, N>>(words);
-}
-template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T, N> &vector) {
-  static_assert(sizeof(vector) % sizeof(Words) == 0, "whole 16-byte words");
-  constexpr int kWords = sizeof(vector) / sizeof(Words);
-  const auto words = bits_as<Vec<Words, kWords>>(vector);
-#pragma unroll
-  for (int i = 0; i < kWords; ++i) __builtin_nontemporal_store(words[i], reinterpret_cast<Words *>(p) + i);
+ROCFORGE_DEVICE void store_word_streaming(Word16 *p, const Word16 &word) {
+  __builtin_nontemporal_store(bits_as<NativeWord>(word), reinterpret_cast<NativeWord *>(p));
 }
 
 // One instruction: the hardware takes any alignment.
@@ -103,8 +84,6 @@ ROCFORGE_DEVICE float float_from_int8(uint32_t word, int i) { return static_cast
 
 // ---- Waves and workgroups
 
-ROCFORGE_DEVICE void syncthreads() { __syncthreads(); }
-
 // The lanes run in step: only the compiler has to be kept from reordering.
 ROCFORGE_DEVICE void syncwave() {
   __builtin_amdgcn_fence(__ATOMIC_ACQ_REL, "wavefront");
@@ -119,16 +98,6 @@ ROCFORGE_DEVICE LaneMask ballot(bool predicate) {
 #endif
 }
 
-// Applies a move of 32-bit registers between lanes to a value of any size.
-template <class T, class Move> ROCFORGE_DEVICE T move_words(const T &value, Move move) {
-  uint32_t words[(sizeof(T) + 3) / 4] = {};
-  __builtin_memcpy(words, &value, sizeof value);
-#pragma unroll
-  for (uint32_t &word : words) word = move(word);
-  T moved;
-  __builtin_memcpy(&moved, words, sizeof moved);
-  return moved;
-}
 template <class T> ROCFORGE_DEVICE T shuffle(const T &value, int source) {
   return move_words(value, [=](uint32_t word) -> uint32_t { return __builtin_amdgcn_ds_bpermute(4 * source, word); });
 }
@@ -147,14 +116,8 @@ template <class T> ROCFORGE_DEVICE T broadcast(const T &value, int source) {
   return move_words(value, [=](uint32_t word) -> uint32_t { return __builtin_amdgcn_readlane(word, source); });
 }
 
-template <class T> ROCFORGE_DEVICE T atomic_add(T *address, T value) { return atomicAdd(address, value); }
 ROCFORGE_DEVICE uint32_t take_ticket(uint32_t *counter) {
   return __hip_atomic_fetch_add(counter, 1u, __ATOMIC_ACQ_REL, __HIP_MEMORY_SCOPE_AGENT);
-}
-
-template <class T> ROCFORGE_DEVICE T *dynamic_lds() {
-  extern __shared__ __align__(16) unsigned char rocforge_dynamic_lds[];
-  return reinterpret_cast<T *>(rocforge_dynamic_lds);
 }
 
 // ---- Host

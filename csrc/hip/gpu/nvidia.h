@@ -7,19 +7,14 @@
 
 #include <type_traits>
 
-#define ROCFORGE_DEVICE __device__ __forceinline__
-#define ROCFORGE_SITE  // see tests/emulation/device.h
-#define ROCFORGE_PASS_SITE
 #define ROCFORGE_INDEXED __grid_constant__
-#define SHARED(T, name, dims) __shared__ __align__(16) T name dims
-#define ROCFORGE_TABLE [[maybe_unused]] static __device__ constexpr
 #define ROCFORGE_RUNTIME(name) cuda##name
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
   #error "compute capability 8.0 or newer is needed"
 #endif
 
-#include "hip/gpu/types.h"
+#include "hip/gpu/hardware.h"
 
 namespace rocforge::gpu {
 
@@ -41,25 +36,11 @@ template <> ROCFORGE_DEVICE uint32_t pack<bf16>(float low, float high) {
 
 // ---- Memory
 
-template <int N, class T> ROCFORGE_DEVICE Vec<T, N> load(const T *p) { return *reinterpret_cast<const Vec<T, N> *>(p); }
-template <class T, int N> ROCFORGE_DEVICE void store(T *p, const Vec<T, N> &vector) {
-  *reinterpret_cast<Vec<T, N> *>(p) = vector;
+ROCFORGE_DEVICE Word16 load_word_streaming(const Word16 *p) {
+  return bits_as<Word16>(__ldcs(reinterpret_cast<const uint4 *>(p)));
 }
-
-template <int N, class T> ROCFORGE_DEVICE Vec<T, N> load_streaming(const T *p) {
-  static_assert(sizeof(Vec<T, N>) % sizeof(uint4) == 0, "whole 16-byte words");
-  constexpr int kWords = sizeof(Vec<T, N>) / sizeof(uint4);
-  Vec<uint4, kWords> words;
-#pragma unroll
-  for (int i = 0; i < kWords; ++i) words[i] = __ldcs(reinterpret_cast<const uint4 *>(p) + i);
-  return bits_as<Vec<T, N>>(words);
-}
-template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T, N> &vector) {
-  static_assert(sizeof(vector) % sizeof(uint4) == 0, "whole 16-byte words");
-  constexpr int kWords = sizeof(vector) / sizeof(uint4);
-  const auto words = bits_as<Vec<uint4, kWords>>(vector);
-#pragma unroll
-  for (int i = 0; i < kWords; ++i) __stcs(reinterpret_cast<uint4 *>(p) + i, words[i]);
+ROCFORGE_DEVICE void store_word_streaming(Word16 *p, const Word16 &word) {
+  __stcs(reinterpret_cast<uint4 *>(p), bits_as<uint4>(word));
 }
 
 // The hardware takes aligned words only. Without an alignment these read the words that hold the wanted bytes and no
@@ -94,23 +75,12 @@ ROCFORGE_DEVICE float float_from_int8(uint32_t word, int i) {
 
 // ---- Waves and workgroups
 
-ROCFORGE_DEVICE void syncthreads() { __syncthreads(); }
 ROCFORGE_DEVICE void syncwave() { __syncwarp(); }
 
 inline constexpr uint32_t kAllLanes = 0xffffffff;
 
 ROCFORGE_DEVICE LaneMask ballot(bool predicate) { return __ballot_sync(kAllLanes, predicate); }
 
-// Applies a move of 32-bit registers between lanes to a value of any size.
-template <class T, class Move> ROCFORGE_DEVICE T move_words(const T &value, Move move) {
-  uint32_t words[(sizeof(T) + 3) / 4] = {};
-  memcpy(words, &value, sizeof value);
-#pragma unroll
-  for (uint32_t &word : words) word = move(word);
-  T moved;
-  memcpy(&moved, words, sizeof moved);
-  return moved;
-}
 template <class T> ROCFORGE_DEVICE T shuffle(const T &value, int source) {
   return move_words(value, [=](uint32_t word) { return __shfl_sync(kAllLanes, word, source); });
 }
@@ -125,17 +95,11 @@ template <class T> ROCFORGE_DEVICE T shuffle_down(const T &value, int delta) {
 }
 template <class T> ROCFORGE_DEVICE T broadcast(const T &value, int source) { return shuffle(value, source); }
 
-template <class T> ROCFORGE_DEVICE T atomic_add(T *address, T value) { return atomicAdd(address, value); }
 ROCFORGE_DEVICE uint32_t take_ticket(uint32_t *counter) {
   __threadfence();
   const uint32_t before = atomicAdd(counter, 1u);
   __threadfence();
   return before;
-}
-
-template <class T> ROCFORGE_DEVICE T *dynamic_lds() {
-  extern __shared__ __align__(16) unsigned char rocforge_dynamic_lds[];
-  return reinterpret_cast<T *>(rocforge_dynamic_lds);
 }
 
 // ---- Host
