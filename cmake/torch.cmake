@@ -35,3 +35,17 @@ foreach(folder ${torch_includes})
 endforeach()
 target_compile_definitions(rocforge_torch INTERFACE $<$<COMPILE_LANGUAGE:CXX>:_GLIBCXX_USE_CXX11_ABI=${torch_cxx11_abi}>)
 target_link_libraries(rocforge_torch INTERFACE ${torch_cpu_library} ${c10_library})
+
+# One C++ runtime in the process, PyTorch's. A compiler without libstdc++.so links libstdc++.a in silence, and a stream that
+# two versions of the runtime share (any error message with a number) crashes.
+set(cxx_runtime)
+if(CMAKE_SYSTEM_NAME STREQUAL Linux AND CMAKE_CXX_COMPILER_ID MATCHES "GNU|Clang")
+  foreach(name libstdc++.so libstdc++.so.6)
+    execute_process(COMMAND ${CMAKE_CXX_COMPILER} -print-file-name=${name} OUTPUT_VARIABLE found_${name}
+      OUTPUT_STRIP_TRAILING_WHITESPACE)
+  endforeach()
+  if(NOT EXISTS "${found_libstdc++.so}" AND EXISTS "${found_libstdc++.so.6}")
+    set(cxx_runtime "${found_libstdc++.so.6}")
+  endif()
+endif()
+target_link_libraries(rocforge_torch INTERFACE ${cxx_runtime})
