@@ -19,10 +19,10 @@ DecodeRow decode_row(int format, OutType out) {
         found = decode<Format, float>;
         break;
       case OutType::kHalf:
-        found = decode<Format, HalfOut>;
+        found = decode<Format, HalfBits>;
         break;
       case OutType::kBFloat16:
-        found = decode<Format, BFloat16Out>;
+        found = decode<Format, BFloat16Bits>;
         break;
     }
   });

@@ -7,51 +7,12 @@
 #include <type_traits>
 
 #include "formats/plain.h"
+#include "ops/cpu/half.h"
 
 namespace rocforge::cpu::ROCFORGE_CPU_ISA {
 namespace {
 
 using formats::Float8;
-
-struct HalfOut {
-  uint16_t bits;
-};
-struct BFloat16Out {
-  uint16_t bits;
-};
-
-// GNU vectors of N lanes; a cast from one to another keeps the bits.
-template <int N> struct Lanes {
-  typedef float Floats __attribute__((vector_size(4 * N)));
-  typedef uint32_t Ints __attribute__((vector_size(4 * N)));
-  typedef uint16_t Shorts __attribute__((vector_size(2 * N)));
-};
-
-// float32 to bfloat16, nearest even: adding 0x7fff, or 0x8000 when the kept part is odd, carries into it when needed.
-template <int N> ROCFORGE_HD void round_to(const typename Lanes<N>::Floats &values, BFloat16Out *out) {
-  using Ints = typename Lanes<N>::Ints;
-  const Ints bits = (Ints)values, kept = bits >> 16;
-  const Ints rounded = (bits + 0x7fff + (kept & 1)) >> 16;
-  const Ints quiet_nan = Ints{} + 0x7fc0;
-  const auto result = __builtin_convertvector(values != values ? quiet_nan : rounded, typename Lanes<N>::Shorts);
-  std::memcpy(out, &result, sizeof result);
-}
-
-// float32 to IEEE half, nearest even.
-template <int N> ROCFORGE_HD void round_to(const typename Lanes<N>::Floats &values, HalfOut *out) {
-  using Floats = typename Lanes<N>::Floats;
-  using Ints = typename Lanes<N>::Ints;
-  const Ints bits = (Ints)values, full = bits & 0x7fffffff;
-  const Ints infinity = Ints{} + 0x47800000, quiet_nan = Ints{} + 0x7e00;  // 65536 rounds to half's infinity
-  const Ints magnitude = full < infinity ? full : infinity;
-  // Below 2^-14 the result counts units of 2^-24: adding 0.5 leaves that count, rounded, in the low bits.
-  const Ints small = (Ints)((Floats)magnitude + 0.5f) - 0x3f000000;
-  const Ints normal = (magnitude - (0x38000000 - 0x0fff) + ((magnitude >> 13) & 1)) >> 13;
-  const Ints number = magnitude < 0x38800000 ? small : normal;
-  const Ints half = (values != values ? quiet_nan : number) | ((bits ^ full) >> 16);
-  const auto result = __builtin_convertvector(half, typename Lanes<N>::Shorts);
-  std::memcpy(out, &result, sizeof result);
-}
 
 ROCFORGE_HD void store16(const Float8 &first, const Float8 &second, float *out) {
   std::memcpy(out, &first, sizeof first);

@@ -8,6 +8,7 @@
 
 #include "ops/cpu/attention.h"
 #include "ops/cpu/attention/multiply.h"
+#include "ops/cpu/half.h"
 
 namespace rocforge::cpu::ROCFORGE_CPU_ISA {
 namespace {
@@ -28,37 +29,14 @@ class Arena {
   int64_t used_ = 0;
 };
 
-struct HalfBits {
-  uint16_t bits;
-};
-struct BFloat16Bits {
-  uint16_t bits;
-};
 struct Kept {  // an element of a bool mask
   uint8_t value;
 };
 
 ROCFORGE_HD float number(float x) { return x; }
 ROCFORGE_HD double number(double x) { return x; }
-ROCFORGE_HD float number(HalfBits x) { return formats::float_from_half(x.bits); }
-ROCFORGE_HD float number(BFloat16Bits x) { return formats::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
 // As an additive mask has it.
 ROCFORGE_HD float number(Kept x) { return x.value ? 0.0f : -kInfinity<float>; }
-
-// Rounded to nearest even, free of branches so that loops vectorise.
-ROCFORGE_HD uint16_t bfloat16_bits(float x) {
-  const uint32_t bits = formats::bit_cast<uint32_t>(x);
-  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-  return static_cast<uint16_t>(x != x ? 0x7fc0 : rounded);
-}
-ROCFORGE_HD uint16_t half_bits(float x) {
-  const uint32_t bits = formats::bit_cast<uint32_t>(x), magnitude = bits & 0x7fffffff;
-  // Below 2^-14 a half counts units of 2^-24: adding 0.5 leaves that count, rounded, in the low bits.
-  const uint32_t small = formats::bit_cast<uint32_t>(formats::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000;
-  const uint32_t normal = (magnitude - 0x38000000 + 0x0fff + (magnitude >> 13 & 1)) >> 13;
-  const uint32_t number = magnitude < 0x38800000 ? small : magnitude < 0x47800000 ? normal : 0x7c00;
-  return static_cast<uint16_t>((x != x ? 0x7e00 : number) | (bits >> 16 & 0x8000));
-}
 
 // Calls function(elements) with a pointer of the element's own type.
 template <class Function> ROCFORGE_HD void with_type(Element type, const char *data, Function function) {
@@ -112,13 +90,13 @@ template <class Acc> void store_row(const Acc *values, Element type, char *row, 
     std::memcpy(row, values, width * sizeof(Acc));
     return;
   }
-  if (type == Element::kFloat) {  // a float32 mask's gradient beside float64 tensors
-    for (int64_t i = 0; i < width; ++i) reinterpret_cast<float *>(row)[i] = static_cast<float>(values[i]);
-    return;
-  }
-  for (int64_t i = 0; i < width; ++i) {
-    const float x = static_cast<float>(values[i]);
-    reinterpret_cast<uint16_t *>(row)[i] = type == Element::kHalf ? half_bits(x) : bfloat16_bits(x);
+  switch (type) {
+    case Element::kHalf:
+      return round_row(values, width, reinterpret_cast<HalfBits *>(row));
+    case Element::kBFloat16:
+      return round_row(values, width, reinterpret_cast<BFloat16Bits *>(row));
+    default:  // a float32 mask's gradient beside float64 tensors
+      for (int64_t i = 0; i < width; ++i) reinterpret_cast<float *>(row)[i] = static_cast<float>(values[i]);
   }
 }
 
