@@ -11,7 +11,8 @@ host, and the error of out and of the gradients against float64, root mean squar
 transformers: one file of random Q4_K and Q6_K weights in the lfm2 architecture, loaded by from_pretrained with the
 weights packed by the plug, and dequantised as transformers does by itself: seconds to load, bytes of the weights, most
 memory allocated while loading and while generating, tokens a second of generate() for one prompt, prefill included,
-how long the GPU is busy for each of these tokens (the rest is Python), and how far apart the logits are.
+how long the GPU is busy for a token after the prompt (the rest is Python), and how far the logits are from those of
+the dequantised model in float32 with transformers' own attention.
 """
 
 from __future__ import annotations
@@ -27,16 +28,20 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
+from lfm2_file import write_model
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 import rocforge_ops as rf
 from rocforge_ops.bench import environment, timing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MIB = 2**20
 # batch, query heads, key/value heads, length, head size, causal
@@ -151,38 +156,48 @@ def transformers(args: argparse.Namespace, dtype: torch.dtype) -> None:
         print(
             f"{file.stat().st_size / MIB:.0f} MiB file, lfm2, hidden size {args.hidden}, {args.layers} layers, {dtype}"
         )
-        print(
-            f"{'weights':12}{'load s':>8}{'MiB':>7}{'peak MiB':>10}{'loading':>9}{'tokens/s':>10}{'GPU ms a token':>16}"
-        )
+        memory = f"{'MiB':>7}{'peak MiB':>10}{'loading':>9}"
+        print(f"{'weights':12}{'load s':>8}{memory}{'tokens/s':>10}{'GPU ms a token':>16}{'error':>9}")
         rf.integrations.transformers.enable()
-        logits = {name: measure_model(name, file, args, dtype) for name in ("dequantised", "packed")}
+        exact = load_model(file, args.device, "dequantised", torch.float32, "sdpa")
+        expected = short_logits(exact)
+        del exact
+        for name in ("dequantised", "packed"):
+            measure_model(name, file, args, dtype, expected)
         rf.integrations.transformers.disable()
-        difference = (logits["packed"] - logits["dequantised"]).norm() / logits["dequantised"].norm()
-        print(f"logits of four tokens differ by {difference:.1e} of their norm")
 
 
-@torch.no_grad()
-def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.dtype) -> Tensor:
-    """Prints the line of one form of the weights; returns the logits of a prompt as short as mul_mat_vec takes."""
+def load_model(file: Path, device: str, weights: str, dtype: torch.dtype, attention: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    reset_peak(args.device)
-    start = time.perf_counter()
-    model = AutoModelForCausalLM.from_pretrained(
+    return AutoModelForCausalLM.from_pretrained(
         file.parent,
         gguf_file=file.name,
         dtype=dtype,
-        device_map=args.device,
-        attn_implementation="rocforge",
-        quantization_config=GgufConfig(dequantize=name == "dequantised"),
+        device_map=device,
+        attn_implementation=attention,
+        quantization_config=GgufConfig(dequantize=weights == "dequantised"),
     ).eval()
-    loading = time.perf_counter() - start, peak_mib(args.device)
-    size = sum(p.nbytes for p in model.parameters())
-    prompt = torch.arange(32, device=args.device)[None]
-    logits = model(prompt[:, :4]).logits.double()
 
-    def generate() -> None:
-        model.generate(prompt, max_new_tokens=args.tokens, min_new_tokens=args.tokens, do_sample=False, pad_token_id=0)
+
+@torch.no_grad()
+def short_logits(model: PreTrainedModel) -> Tensor:
+    """Of a prompt as short as mul_mat_vec takes."""
+    return model(torch.arange(4, device=model.device)[None]).logits.double()
+
+
+def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.dtype, expected: Tensor) -> None:
+    """Prints the line of one form of the weights."""
+    reset_peak(args.device)
+    start = time.perf_counter()
+    model = load_model(file, args.device, name, dtype, "rocforge")
+    line = f"{name:12}{time.perf_counter() - start:8.1f}{sum(p.nbytes for p in model.parameters()) / MIB:7.0f}"
+    loading = peak_mib(args.device)
+    error = ((short_logits(model) - expected).norm() / expected.norm()).item()
+    prompt = torch.arange(32, device=args.device)[None]
+
+    def generate(tokens: int = args.tokens) -> None:
+        model.generate(prompt, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, pad_token_id=0)
         if args.device != "cpu":
             torch.cuda.synchronize()
 
@@ -193,12 +208,12 @@ def measure_model(name: str, file: Path, args: argparse.Namespace, dtype: torch.
         start = time.perf_counter()
         generate()
         times.append(time.perf_counter() - start)
-    peak = peak_mib(args.device)
-    busy = "-" if args.device == "cpu" else f"{1e3 * busy_seconds(generate) / args.tokens:.2f}"
-    memory = f"{size / MIB:7.0f}{peak:>10}{loading[1]:>9}"
-    rate = args.tokens / statistics.median(times)
-    print(f"{name:12}{loading[0]:8.1f}{memory}{rate:10.1f}{busy:>16}", flush=True)
-    return logits
+    line += f"{peak_mib(args.device):>10}{loading:>9}{args.tokens / statistics.median(times):10.1f}"
+    if args.device == "cpu":
+        busy = "-"
+    else:
+        busy = f"{1e3 * (busy_seconds(lambda: generate(9)) - busy_seconds(lambda: generate(1))) / 8:.2f}"
+    print(f"{line}{busy:>16}{error:9.1e}", flush=True)
 
 
 def reset_peak(device: str) -> None:
@@ -217,82 +232,6 @@ def busy_seconds(call: Callable[[], None]) -> float:
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         call()
     return 1e-6 * sum(event.self_device_time_total for event in profiler.key_averages())
-
-
-def write_model(file: Path, hidden: int, layers: int, vocabulary: int) -> None:
-    """An lfm2 file in Q4_K, and Q6_K where precision matters most; two layers in three are convolutions."""
-    from gguf import GGUFWriter
-
-    heads, head_dim, feed_forward = hidden // 64, 64, hidden * 9 // 4 // 256 * 256
-    kv_heads = max(1, heads // 4)
-    attends = [layer % 3 == 2 for layer in range(layers)]
-    writer = GGUFWriter(file, "lfm2")
-    for key, value in {
-        "block_count": layers,
-        "context_length": 4096,
-        "embedding_length": hidden,
-        "feed_forward_length": feed_forward,
-        "attention.head_count": heads,
-        "shortconv.l_cache": 3,
-    }.items():
-        writer.add_uint32(f"lfm2.{key}", value)
-    writer.add_array("lfm2.attention.head_count_kv", [kv_heads if attend else 0 for attend in attends])
-    writer.add_float32("lfm2.attention.layer_norm_rms_epsilon", 1e-5)
-    writer.add_float32("lfm2.rope.freq_base", 1e6)
-    writer.add_token_list([f"t{i}" for i in range(vocabulary)])
-
-    numbers = np.random.default_rng(0)
-
-    def add(name: str, *shape: int) -> None:
-        if len(shape) == 1 or name.endswith("shortconv.conv"):
-            writer.add_tensor(f"{name}.weight", np.ones(shape, dtype=np.float32) / shape[-1] ** (len(shape) - 1))
-        else:
-            format = "Q6_K" if "token_embd" in name or "down" in name else "Q4_K"
-            writer.add_tensor(f"{name}.weight", random_blocks(format, *shape, numbers), raw_dtype=ggml_type(format))
-
-    add("token_embd", vocabulary, hidden)
-    add("token_embd_norm", hidden)
-    for layer, attend in enumerate(attends):
-        block = f"blk.{layer}"
-        add(f"{block}.attn_norm", hidden)
-        add(f"{block}.ffn_norm", hidden)
-        if attend:
-            add(f"{block}.attn_q", hidden, hidden)
-            add(f"{block}.attn_k", kv_heads * head_dim, hidden)
-            add(f"{block}.attn_v", kv_heads * head_dim, hidden)
-            add(f"{block}.attn_output", hidden, hidden)
-            add(f"{block}.attn_q_norm", head_dim)
-            add(f"{block}.attn_k_norm", head_dim)
-        else:
-            add(f"{block}.shortconv.in_proj", 3 * hidden, hidden)
-            add(f"{block}.shortconv.out_proj", hidden, hidden)
-            add(f"{block}.shortconv.conv", hidden, 3)
-        add(f"{block}.ffn_gate", feed_forward, hidden)
-        add(f"{block}.ffn_up", feed_forward, hidden)
-        add(f"{block}.ffn_down", hidden, feed_forward)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def ggml_type(format: str) -> int:
-    from gguf import GGMLQuantizationType
-
-    return GGMLQuantizationType[format]
-
-
-def random_blocks(format: str, rows: int, cols: int, numbers: np.random.Generator) -> np.ndarray:
-    """uint8 [rows, row_bytes]: random levels under scales that make mean 0 and standard deviation 1 / sqrt(cols)."""
-    described = rf.formats[format]
-    packed = numbers.integers(0, 256, (rows, cols // 256, described.block_bytes), dtype=np.uint8)
-    # Unscaled, random levels have these deviations; Q4_K's are centred when dmin is 7.5 times d.
-    deviation = {"Q4_K": 252.0, "Q6_K": 1365.0}[format]
-    d = 1 / (deviation * cols**0.5)
-    halves = np.array([d, 7.5 * d] if format == "Q4_K" else [d], dtype=np.float16).view(np.uint8)
-    begin = 0 if format == "Q4_K" else 208
-    packed[..., begin : begin + len(halves)] = halves
-    return packed.reshape(rows, -1)
 
 
 if __name__ == "__main__":
