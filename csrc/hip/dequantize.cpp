@@ -10,7 +10,7 @@ namespace rocforge::gpu {
 namespace {
 
 at::Tensor dequantize(const at::Tensor &packed, c10::string_view format, std::optional<at::ScalarType> dtype) {
-  const DequantizeArgs args = check_dequantize(packed, format, dtype);
+  const DequantizeArgs args = dequantize_args(packed, format, dtype);
   at::Tensor out = at::empty(args.out_shape, packed.options().dtype(args.dtype));
   if (out.numel() == 0) return out;
   const DeviceStream stream(packed.device());

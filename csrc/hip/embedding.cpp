@@ -13,7 +13,7 @@ namespace {
 
 at::Tensor embedding(const at::Tensor &packed, c10::string_view format, const at::Tensor &indices,
                      std::optional<at::ScalarType> dtype) {
-  const EmbeddingArgs args = check_embedding(packed, format, indices, dtype);
+  const EmbeddingArgs args = embedding_args(packed, format, indices, dtype);
   at::Tensor out = at::empty(args.out_shape, packed.options().dtype(args.dtype));
   if (out.numel() == 0) return out;
   // No index is in range, and the kernel reads at least one row.

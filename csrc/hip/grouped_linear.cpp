@@ -23,7 +23,7 @@ at::Tensor in_float32(const at::Tensor &operand, const at::Tensor &packed, const
 
 at::Tensor grouped_linear(const at::Tensor &input, const at::Tensor &packed, std::string_view format,
                           const at::Tensor &offsets) {
-  const LinearArgs args = check_grouped_linear(input, packed, format, offsets, LinearDtypes::kUpToFloat32);
+  const LinearArgs args = grouped_linear_args(input, packed, format, offsets, LinearDtypes::kUpToFloat32);
   at::Tensor out = at::empty(args.out_shape, input.options());
   if (out.numel() == 0) return out;
   if (args.in_features == 0) return out.zero_();
@@ -41,7 +41,7 @@ at::Tensor grouped_linear(const at::Tensor &input, const at::Tensor &packed, std
 at::Tensor grouped_linear_input_gradient(const at::Tensor &grad, const at::Tensor &packed, std::string_view format,
                                          const at::Tensor &offsets) {
   const LinearArgs args =
-      check_grouped_linear_input_gradient(grad, packed, format, offsets, LinearDtypes::kUpToFloat32);
+      grouped_linear_args(grad, packed, format, offsets, LinearDtypes::kUpToFloat32, Direction::kBackward);
   at::Tensor out = at::empty(args.out_shape, grad.options());
   if (out.numel() == 0) return out;
   if (args.out_features == 0) return out.zero_();

@@ -84,7 +84,7 @@ void gradient_by_panels(const at::Tensor &grad, const at::Tensor &packed, const 
 
 at::Tensor linear(const at::Tensor &input, const at::Tensor &packed, std::string_view format,
                   const std::optional<at::Tensor> &bias) {
-  const LinearArgs args = check_linear(input, packed, format, bias, LinearDtypes::kUpToFloat32);
+  const LinearArgs args = linear_args(input, packed, format, bias, LinearDtypes::kUpToFloat32);
   if (!keeps_weights(formats::kFormats[args.format], input.scalar_type())) {
     const auto wide_bias = bias ? std::optional(bias->to(at::kFloat)) : std::nullopt;
     return linear(input.to(at::kFloat), packed, format, wide_bias).to(input.scalar_type());
@@ -109,7 +109,7 @@ at::Tensor linear(const at::Tensor &input, const at::Tensor &packed, std::string
 }
 
 at::Tensor linear_input_gradient(const at::Tensor &grad, const at::Tensor &packed, std::string_view format) {
-  const LinearArgs args = check_linear_input_gradient(grad, packed, format, LinearDtypes::kUpToFloat32);
+  const LinearArgs args = linear_input_gradient_args(grad, packed, format, LinearDtypes::kUpToFloat32);
   if (!keeps_weights(formats::kFormats[args.format], grad.scalar_type())) {
     return linear_input_gradient(grad.to(at::kFloat), packed, format).to(grad.scalar_type());
   }

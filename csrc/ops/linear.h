@@ -8,6 +8,8 @@ namespace rocforge {
 // Which dtypes a kernel takes beside float32, float16 and bfloat16.
 enum class LinearDtypes { kUpToFloat32, kFloat64Too };
 
+enum class Direction { kForward, kBackward };
+
 struct LinearArgs {
   int format;                      // position in formats::kFormats
   int64_t experts;                 // 1 for linear
@@ -19,9 +21,21 @@ struct LinearArgs {
 
 namespace linear_checks {
 
-// The left operand, [..., features]; `name` is what messages call it, `side` names its last dimension.
-inline void check_operand(const at::Tensor &operand, const char *name, const char *side, int64_t features,
-                          const at::Tensor &packed, LinearDtypes dtypes) {
+// packed [out, row_bytes], or [experts, out, row_bytes]; position of the format in formats::kFormats.
+inline int check_weights(const at::Tensor &packed, std::string_view format, bool grouped) {
+  const int index = check_format(format);
+  check_packed(packed, formats::kFormats[index]);
+  TORCH_CHECK_VALUE(packed.dim() == (grouped ? 3 : 2), "packed weights must be ",
+                    grouped ? "[experts, out, row_bytes]" : "[out, row_bytes]", ", got ", packed.sym_sizes());
+  return index;
+}
+
+// The left operand, [..., features]; `name` is what messages call it.
+inline void check_operand(const at::Tensor &operand, const char *name, Direction direction, const at::Tensor &packed,
+                          int format, LinearDtypes dtypes) {
+  const bool forward = direction == Direction::kForward;
+  const char *const side = forward ? "in" : "out";
+  const c10::SymInt features = forward ? sym_weights_per_row(packed, formats::kFormats[format]) : packed.sym_size(-2);
   const at::ScalarType type = operand.scalar_type();
   const bool narrow = type == at::kFloat || type == at::kHalf || type == at::kBFloat16;
   if (dtypes == LinearDtypes::kFloat64Too) {
@@ -30,97 +44,84 @@ inline void check_operand(const at::Tensor &operand, const char *name, const cha
     TORCH_CHECK_TYPE(narrow, name, " must be float16, bfloat16 or float32 on this device, got ", type);
   }
   TORCH_CHECK_VALUE(operand.dim() >= 1, name, " must be [..., ", side, "], got a 0-dimensional tensor");
-  TORCH_CHECK_VALUE(operand.size(-1) == features, name, " must be [..., ", side, "] with ", features, " ", side,
-                    ", as many as packed has, got ", operand.sizes());
+  TORCH_CHECK_VALUE(equal(operand.sym_size(-1), features), name, " must be [..., ", side, "] with ", features, " ",
+                    side, ", as many as packed has, got ", operand.sym_sizes());
   TORCH_CHECK_VALUE(operand.device() == packed.device(), name, " is on ", operand.device(), " and packed on ",
                     packed.device(), ": both must be on one device");
 }
 
-inline std::vector<int64_t> with_last(const at::Tensor &operand, int64_t features) {
-  std::vector<int64_t> shape = operand.sizes().vec();
-  shape.back() = features;
-  return shape;
-}
-
-inline int64_t leading(const at::Tensor &operand) {
-  return c10::multiply_integers(operand.sizes().slice(0, operand.dim() - 1));
-}
-
-// packed [out, row_bytes], or [experts, out, row_bytes]; everything but rows and out_shape.
-inline LinearArgs check_weights(const at::Tensor &packed, std::string_view format, bool grouped) {
-  const int index = check_format(format);
-  const formats::FormatInfo &info = formats::kFormats[index];
-  check_packed(packed, info);
-  TORCH_CHECK_VALUE(packed.dim() == (grouped ? 3 : 2), "packed weights must be ",
-                    grouped ? "[experts, out, row_bytes]" : "[out, row_bytes]", ", got ", packed.sizes());
-  return {index, grouped ? packed.size(0) : 1, 0, weights_per_row(packed, info), packed.size(-2), {}};
-}
-
 inline void check_offsets(const at::Tensor &offsets, const at::Tensor &packed) {
   TORCH_CHECK_TYPE(offsets.scalar_type() == at::kInt, "offsets must be int32, got ", offsets.scalar_type());
-  TORCH_CHECK_VALUE(offsets.dim() == 1 && offsets.size(0) == packed.size(0) + 1, "offsets must be [experts + 1] = [",
-                    packed.size(0) + 1, "], got ", offsets.sizes());
+  const c10::SymInt wanted = packed.sym_size(0) + 1;
+  TORCH_CHECK_VALUE(offsets.dim() == 1 && equal(offsets.sym_size(0), wanted), "offsets must be [experts + 1] = [",
+                    wanted, "], got ", offsets.sym_sizes());
   TORCH_CHECK_VALUE(offsets.device() == packed.device(), "offsets are on ", offsets.device(), " and packed on ",
                     packed.device(), ": both must be on one device");
 }
 
-// [rows, features] -> [rows, other features].
-inline LinearArgs check_grouped(const at::Tensor &operand, const char *name, const at::Tensor &packed,
-                                std::string_view format, const at::Tensor &offsets, LinearDtypes dtypes,
-                                bool gradient) {
-  LinearArgs args = check_weights(packed, format, true);
-  check_operand(operand, name, gradient ? "out" : "in", gradient ? args.out_features : args.in_features, packed,
-                dtypes);
-  TORCH_CHECK_VALUE(operand.dim() == 2, name, " of a grouped linear must be [rows, ", gradient ? "out" : "in",
-                    "], got ", operand.sizes());
-  check_offsets(offsets, packed);
-  args.rows = operand.size(0);
-  args.out_shape = with_last(operand, gradient ? args.in_features : args.out_features);
-  return args;
+// What kernels are given, once everything is checked.
+inline LinearArgs arguments(const at::Tensor &operand, const at::Tensor &packed, int format, Direction direction) {
+  const int64_t in = weights_per_row(packed, formats::kFormats[format]), out = packed.size(-2);
+  std::vector<int64_t> shape = operand.sizes().vec();
+  shape.back() = direction == Direction::kForward ? out : in;
+  const int64_t rows = c10::multiply_integers(operand.sizes().slice(0, operand.dim() - 1));
+  return {format, packed.dim() == 3 ? packed.size(0) : 1, rows, in, out, std::move(shape)};
 }
 
 }  // namespace linear_checks
 
-// input [..., in], packed [out, row_bytes], bias [out] -> [..., out].
-inline LinearArgs check_linear(const at::Tensor &input, const at::Tensor &packed, std::string_view format,
-                               const std::optional<at::Tensor> &bias, LinearDtypes dtypes) {
-  LinearArgs args = linear_checks::check_weights(packed, format, false);
-  linear_checks::check_operand(input, "input", "in", args.in_features, packed, dtypes);
+// input [..., in], packed [out, row_bytes], bias [out]; position of the format in formats::kFormats.
+inline int check_linear(const at::Tensor &input, const at::Tensor &packed, std::string_view format,
+                        const std::optional<at::Tensor> &bias, LinearDtypes dtypes) {
+  const int index = linear_checks::check_weights(packed, format, false);
+  linear_checks::check_operand(input, "input", Direction::kForward, packed, index, dtypes);
   if (bias) {
     TORCH_CHECK_TYPE(bias->scalar_type() == input.scalar_type(), "bias must have input's dtype (", input.scalar_type(),
                      "), got ", bias->scalar_type());
-    TORCH_CHECK_VALUE(bias->dim() == 1 && bias->size(0) == args.out_features, "bias must be [out] = [",
-                      args.out_features, "], got ", bias->sizes());
+    TORCH_CHECK_VALUE(bias->dim() == 1 && equal(bias->sym_size(0), packed.sym_size(0)), "bias must be [out] = [",
+                      packed.sym_size(0), "], got ", bias->sym_sizes());
     TORCH_CHECK_VALUE(bias->device() == packed.device(), "bias is on ", bias->device(), " and packed on ",
                       packed.device(), ": both must be on one device");
   }
-  args.rows = linear_checks::leading(input);
-  args.out_shape = linear_checks::with_last(input, args.out_features);
-  return args;
+  return index;
+}
+
+// operand [rows, in] or, backward, [rows, out]; packed [experts, out, row_bytes]; offsets int32 [experts + 1], whose
+// values are not looked at (check_offset_values).
+inline int check_grouped_linear(const at::Tensor &operand, const at::Tensor &packed, std::string_view format,
+                                const at::Tensor &offsets, LinearDtypes dtypes,
+                                Direction direction = Direction::kForward) {
+  const bool forward = direction == Direction::kForward;
+  const char *const name = forward ? "input" : "grad";
+  const int index = linear_checks::check_weights(packed, format, true);
+  linear_checks::check_operand(operand, name, direction, packed, index, dtypes);
+  TORCH_CHECK_VALUE(operand.dim() == 2, name, " of a grouped linear must be [rows, ", forward ? "in" : "out", "], got ",
+                    operand.sym_sizes());
+  linear_checks::check_offsets(offsets, packed);
+  return index;
+}
+
+// -> [..., out].
+inline LinearArgs linear_args(const at::Tensor &input, const at::Tensor &packed, std::string_view format,
+                              const std::optional<at::Tensor> &bias, LinearDtypes dtypes) {
+  const int index = check_linear(input, packed, format, bias, dtypes);
+  return linear_checks::arguments(input, packed, index, Direction::kForward);
 }
 
 // grad [..., out], packed [out, row_bytes] -> [..., in].
-inline LinearArgs check_linear_input_gradient(const at::Tensor &grad, const at::Tensor &packed, std::string_view format,
-                                              LinearDtypes dtypes) {
-  LinearArgs args = linear_checks::check_weights(packed, format, false);
-  linear_checks::check_operand(grad, "grad", "out", args.out_features, packed, dtypes);
-  args.rows = linear_checks::leading(grad);
-  args.out_shape = linear_checks::with_last(grad, args.in_features);
-  return args;
+inline LinearArgs linear_input_gradient_args(const at::Tensor &grad, const at::Tensor &packed, std::string_view format,
+                                             LinearDtypes dtypes) {
+  const int index = linear_checks::check_weights(packed, format, false);
+  linear_checks::check_operand(grad, "grad", Direction::kBackward, packed, index, dtypes);
+  return linear_checks::arguments(grad, packed, index, Direction::kBackward);
 }
 
-// input [rows, in], packed [experts, out, row_bytes], offsets int32 [experts + 1] -> [rows, out]. The values of
-// offsets are not looked at: see check_offset_values.
-inline LinearArgs check_grouped_linear(const at::Tensor &input, const at::Tensor &packed, std::string_view format,
-                                       const at::Tensor &offsets, LinearDtypes dtypes) {
-  return linear_checks::check_grouped(input, "input", packed, format, offsets, dtypes, false);
-}
-
-// grad [rows, out], packed [experts, out, row_bytes], offsets int32 [experts + 1] -> [rows, in].
-inline LinearArgs check_grouped_linear_input_gradient(const at::Tensor &grad, const at::Tensor &packed,
-                                                      std::string_view format, const at::Tensor &offsets,
-                                                      LinearDtypes dtypes) {
-  return linear_checks::check_grouped(grad, "grad", packed, format, offsets, dtypes, true);
+// [rows, in] -> [rows, out], or backward [rows, out] -> [rows, in].
+inline LinearArgs grouped_linear_args(const at::Tensor &operand, const at::Tensor &packed, std::string_view format,
+                                      const at::Tensor &offsets, LinearDtypes dtypes,
+                                      Direction direction = Direction::kForward) {
+  const int index = check_grouped_linear(operand, packed, format, offsets, dtypes, direction);
+  return linear_checks::arguments(operand, packed, index, direction);
 }
 
 // On the CPU only: a GPU would have to wait for the host. There, offsets are clamped to 0 .. rows.

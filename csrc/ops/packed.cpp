@@ -44,10 +44,11 @@ int check_format(std::string_view name) {
 void check_packed(const at::Tensor &packed, const formats::FormatInfo &format) {
   TORCH_CHECK_TYPE(packed.scalar_type() == at::kByte, "packed weights must be uint8, got ", packed.scalar_type());
   TORCH_CHECK_VALUE(packed.dim() >= 1, "packed weights must be [..., row_bytes], got a 0-dimensional tensor");
-  TORCH_CHECK_VALUE(packed.size(-1) % format.block_bytes == 0, "a row of ", format.name, " is a whole number of ",
-                    format.block_bytes, "-byte blocks, got rows of ", packed.size(-1), " bytes");
-  TORCH_CHECK_VALUE(packed.size(-1) <= 1 || packed.stride(-1) == 1,
-                    "the last dimension of packed weights must be contiguous, got stride ", packed.stride(-1));
+  TORCH_CHECK_VALUE(equal(packed.sym_size(-1) % format.block_bytes, 0), "a row of ", format.name,
+                    " is a whole number of ", format.block_bytes, "-byte blocks, got rows of ", packed.sym_size(-1),
+                    " bytes");
+  TORCH_CHECK_VALUE(holds(packed.sym_size(-1).sym_le(1).sym_or(packed.sym_stride(-1).sym_eq(1))),
+                    "the last dimension of packed weights must be contiguous, got stride ", packed.sym_stride(-1));
 }
 
 at::ScalarType check_out_dtype(std::optional<at::ScalarType> dtype) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "formats/registry.h"
+#include "ops/sizes.h"
 
 namespace rocforge {
 
@@ -20,6 +21,9 @@ void check_packed(const at::Tensor &packed, const formats::FormatInfo &format);
 // float32 when absent; ValueError unless float32, float16 or bfloat16.
 at::ScalarType check_out_dtype(std::optional<at::ScalarType> dtype);
 
+inline c10::SymInt sym_weights_per_row(const at::Tensor &packed, const formats::FormatInfo &format) {
+  return packed.sym_size(-1) / format.block_bytes * format.block_size;
+}
 inline int64_t weights_per_row(const at::Tensor &packed, const formats::FormatInfo &format) {
   return packed.size(-1) / format.block_bytes * format.block_size;
 }

@@ -28,5 +28,6 @@ def dequantize(packed: Tensor, format: str, dtype: torch.dtype | None = None) ->
 
 @torch.library.register_fake("rocforge::dequantize")
 def _(packed: Tensor, format: str, dtype: torch.dtype | None = None) -> Tensor:
+    torch.ops.rocforge._check_dequantize(packed, format, dtype)
     weights = packed.shape[-1] // formats[format].block_bytes * formats[format].block_size
     return packed.new_empty((*packed.shape[:-1], weights), dtype=dtype or torch.float32)

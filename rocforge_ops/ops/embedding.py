@@ -28,5 +28,6 @@ def embedding(packed: Tensor, format: str, indices: Tensor, dtype: torch.dtype |
 
 @torch.library.register_fake("rocforge::embedding")
 def _(packed: Tensor, format: str, indices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    torch.ops.rocforge._check_embedding(packed, format, indices, dtype)
     weights = packed.shape[-1] // formats[format].block_bytes * formats[format].block_size
     return packed.new_empty((*indices.shape, weights), dtype=dtype or torch.float32)

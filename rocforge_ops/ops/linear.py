@@ -62,6 +62,7 @@ def _in_features(packed: Tensor, format: str) -> int:
 
 @torch.library.register_fake("rocforge::linear")
 def _(input: Tensor, packed: Tensor, format: str, bias: Tensor | None = None) -> Tensor:
+    torch.ops.rocforge._check_linear(input, packed, format, bias)
     return input.new_empty((*input.shape[:-1], packed.shape[-2]))
 
 
@@ -72,6 +73,7 @@ def _(grad: Tensor, packed: Tensor, format: str) -> Tensor:
 
 @torch.library.register_fake("rocforge::grouped_linear")
 def _(input: Tensor, packed: Tensor, format: str, offsets: Tensor) -> Tensor:
+    torch.ops.rocforge._check_grouped_linear(input, packed, format, offsets)
     return input.new_empty((*input.shape[:-1], packed.shape[-2]))
 
 

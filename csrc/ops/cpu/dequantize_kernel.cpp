@@ -19,7 +19,7 @@ int64_t row_offset(const at::Tensor &packed, int64_t row) {
 }
 
 at::Tensor dequantize(const at::Tensor &packed, c10::string_view format, std::optional<at::ScalarType> dtype) {
-  const DequantizeArgs args = check_dequantize(packed, format, dtype);
+  const DequantizeArgs args = dequantize_args(packed, format, dtype);
   const formats::FormatInfo &info = formats::kFormats[args.format];
   at::Tensor out = at::empty(args.out_shape, packed.options().dtype(args.dtype));
   if (out.numel() == 0) return out;

@@ -10,7 +10,7 @@ namespace {
 
 at::Tensor embedding(const at::Tensor &packed, c10::string_view format, const at::Tensor &indices,
                      std::optional<at::ScalarType> dtype) {
-  const EmbeddingArgs args = check_embedding(packed, format, indices, dtype);
+  const EmbeddingArgs args = embedding_args(packed, format, indices, dtype);
   at::Tensor out = at::empty(args.out_shape, packed.options().dtype(args.dtype));
   const at::Tensor rows = indices.to(at::kLong).contiguous();
   const auto *const row = rows.const_data_ptr<int64_t>();

@@ -62,7 +62,7 @@ void gradient(const Linear &l) {
 
 at::Tensor linear(const at::Tensor &input, const at::Tensor &packed, c10::string_view format,
                   const std::optional<at::Tensor> &bias) {
-  const LinearArgs args = check_linear(input, packed, format, bias, LinearDtypes::kFloat64Too);
+  const LinearArgs args = linear_args(input, packed, format, bias, LinearDtypes::kFloat64Too);
   at::Tensor out = at::empty(args.out_shape, input.options());
   if (out.numel() == 0) return out;
   const at::Tensor rows = as_rows(input, args), kept = bias ? bias->contiguous() : at::Tensor();
@@ -73,7 +73,7 @@ at::Tensor linear(const at::Tensor &input, const at::Tensor &packed, c10::string
 }
 
 at::Tensor linear_input_gradient(const at::Tensor &grad, const at::Tensor &packed, c10::string_view format) {
-  const LinearArgs args = check_linear_input_gradient(grad, packed, format, LinearDtypes::kFloat64Too);
+  const LinearArgs args = linear_input_gradient_args(grad, packed, format, LinearDtypes::kFloat64Too);
   at::Tensor out = at::empty(args.out_shape, grad.options());
   if (out.numel() == 0) return out;
   const at::Tensor rows = as_rows(grad, args);
@@ -102,13 +102,14 @@ at::Tensor for_each_expert(const at::Tensor &operand, const at::Tensor &packed, 
 
 at::Tensor grouped_linear(const at::Tensor &input, const at::Tensor &packed, c10::string_view format,
                           const at::Tensor &offsets) {
-  const LinearArgs args = check_grouped_linear(input, packed, format, offsets, LinearDtypes::kFloat64Too);
+  const LinearArgs args = grouped_linear_args(input, packed, format, offsets, LinearDtypes::kFloat64Too);
   return for_each_expert(input, packed, offsets, args, forward);
 }
 
 at::Tensor grouped_linear_input_gradient(const at::Tensor &grad, const at::Tensor &packed, c10::string_view format,
                                          const at::Tensor &offsets) {
-  const LinearArgs args = check_grouped_linear_input_gradient(grad, packed, format, offsets, LinearDtypes::kFloat64Too);
+  const LinearArgs args =
+      grouped_linear_args(grad, packed, format, offsets, LinearDtypes::kFloat64Too, Direction::kBackward);
   return for_each_expert(grad, packed, offsets, args, gradient);
 }
 
