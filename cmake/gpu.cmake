@@ -27,6 +27,7 @@ set(rocforge_gpu_hosts
   csrc/hip/linear.cpp
   csrc/hip/mqa_attention.cpp
   csrc/hip/mqa_attention_backward.cpp
+  csrc/hip/mqa_attention_q8_0.cpp
   csrc/hip/qkv_rope_cache.cpp
   csrc/hip/rotary_embedding.cpp)
 # Kernels that must round as the CPU does: no fused multiply-add.

@@ -32,9 +32,9 @@ struct HeadNumbers {
 
 struct Attention {
   Element type;
-  Heads query, key, value;
-  void *out;   // [batch, heads, rows, value_dim], contiguous
-  float *lse;  // [batch, heads, rows]
+  Heads query, key, value;  // Path::kDecodeBlocks: key and value are rows of Q8_0 blocks, their strides bytes
+  void *out;                // [batch, heads, rows, value_dim], contiguous
+  float *lse;               // [batch, heads, rows]
   int64_t batch, kv_heads, rows, keys;
   int group;  // query heads of a key/value head
   int head_dim, value_dim;
@@ -63,7 +63,7 @@ struct Splits {
   float *sums;   // the same shape: the sum of weights
 };
 
-enum class Path { kPrefill, kDecode, kRows };
+enum class Path { kPrefill, kDecode, kDecodeBlocks, kRows };
 
 struct AttentionPlan {
   Path path;

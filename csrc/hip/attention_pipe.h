@@ -73,6 +73,21 @@ template <class T, int kDim, int kKeys, int kThreads> struct TileCopy {
   static_assert(kKeys * kChunks % kThreads == 0 && kThreads % kChunks == 0, "every thread copies the same number");
 };
 
+// Values of kRun rows, side by side in pairs: column j of them goes to at(j).
+template <int kRun, int kPairs, class At>
+ROCFORGE_DEVICE void store_transposed(const Vec<uint32_t, kPairs> (&rows)[kRun], At at) {
+#pragma unroll
+  for (int j = 0; j < 2 * kPairs; ++j) {
+    Vec<uint32_t, kRun / 2> run;
+#pragma unroll
+    for (int k = 0; k < kRun; k += 2) {
+      const uint32_t low = rows[k][j / 2], high = rows[k + 1][j / 2];
+      run[k / 2] = j % 2 == 0 ? (low & 0xffff) | high << 16 : low >> 16 | (high & 0xffff0000);
+    }
+    store(reinterpret_cast<uint32_t *>(at(j)), run);
+  }
+}
+
 // One thread group's barrier.
 template <bool kWholeWorkgroup> ROCFORGE_DEVICE void sync_group() {
   if constexpr (kWholeWorkgroup) {
@@ -200,16 +215,7 @@ template <class Layout, int kDim, int kKeys, int kThreads, bool kWholeWorkgroup>
     for (int u = 0; u < kUnitsOfThread; ++u) {
       const int unit = opaque(thread_) + u * kThreads, key = key_of(unit), d = d_of(unit);
       if (kUnits % kThreads != 0 && unit >= kUnits) break;
-#pragma unroll
-      for (int j = 0; j < kWidth; ++j) {
-        Vec<uint32_t, kRun / 2> run;
-#pragma unroll
-        for (int k = 0; k < kRun; k += 2) {
-          const uint32_t low = value_registers_[u][k][j / 2], high = value_registers_[u][k + 1][j / 2];
-          run[k / 2] = j % 2 == 0 ? (low & 0xffff) | high << 16 : low >> 16 | (high & 0xffff0000);
-        }
-        store(reinterpret_cast<uint32_t *>(value_tile_ + Columns::at(d + j, key)), run);
-      }
+      store_transposed(value_registers_[u], [&](int j) { return value_tile_ + Columns::at(d + j, key); });
     }
     sync_group<kWholeWorkgroup>();
     ++tile_;

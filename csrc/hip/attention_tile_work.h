@@ -1,7 +1,7 @@
 // What one workgroup of attention on matrix cores works on, where its queries come from and where its results go.
 #pragma once
 
-#include "hip/attention_pipe.h"
+#include "hip/attention_blocks_pipe.h"
 #include "hip/attention_work.h"
 
 namespace rocforge::gpu {
@@ -45,6 +45,10 @@ struct FlatRows {
 template <class T>
 ROCFORGE_DEVICE Source<T> source(const Heads &h, int64_t batch, int64_t head, int64_t row, int dims) {
   return {static_cast<const T *>(h.data) + batch * h.batch + head * h.head + row * h.row, h.row, dims, h.aligned};
+}
+
+ROCFORGE_DEVICE BlockSource block_source(const Heads &h, int64_t batch, int64_t head, int64_t row, int dims) {
+  return {static_cast<const uint8_t *>(h.data) + batch * h.batch + head * h.head + row * h.row, h.row, dims};
 }
 
 // The queries of a tile: chunk(r, d) is values d .. d + 7 of flat row r, zeros past the end.

@@ -9,7 +9,12 @@ namespace rocforge::gpu {
 namespace {
 
 constexpr AttentionTile tile_of(Path path, Arch arch, int dim) {
-  return path == Path::kDecode ? decode_tile(arch, dim) : prefill_tile(arch, dim);
+  return path == Path::kPrefill ? prefill_tile(arch, dim) : decode_tile(arch, dim);
+}
+constexpr size_t lds_bytes_of(Path path, Arch arch, int dim) {
+  const AttentionTile tile = tile_of(path, arch, dim);
+  return path == Path::kDecodeBlocks ? attention_blocks_lds_bytes(tile, arch, dim)
+                                     : attention_lds_bytes(tile, arch, dim);
 }
 
 template <Path path, int dim> constexpr AttentionTile kTileHere = tile_of(path, kArch, dim);
@@ -25,20 +30,30 @@ template <class T, int kDim, Path kPath> struct AttentionKernel {
   static constexpr int kGroupThreads = kTile.row_waves * kWave;  // that share a tile of keys
   static constexpr bool kShared = kTile.row_waves > 1;
   static constexpr int kWaveRows = kTile.row_blocks * Layout::kRows, kRows = kTile.row_waves * kWaveRows;
-  using Pipe =
+  using Pipe = std::conditional_t<
+      kPath == Path::kDecodeBlocks, BlocksPipe<Layout, kDim, kTile.keys, kTile.stages, kGroupThreads, kShared>,
       std::conditional_t<Layout::kTransposesValues, StagedPipe<Layout, kDim, kTile.keys, kGroupThreads, kShared>,
-                         AsyncPipe<Layout, kDim, kTile.keys, kTile.stages, kGroupThreads, kShared>>;
+                         AsyncPipe<Layout, kDim, kTile.keys, kTile.stages, kGroupThreads, kShared>>>;
   using Rows = WaveRows<T, kDim, kTile.row_blocks, kTile.keys, kTile.query_in_lds>;
   using QueryPlaces = typename Layout::template Rows<kDim>;
   static constexpr int kQueryTile = kTile.query_in_lds ? QueryPlaces::size(kRows) : 0;  // in values
   static constexpr int kThreads = kTile.waves() * kWave, kMergeStride = attention_merge_stride(kDim);
   using BoolMask = MaskTile<kRows, kTile.keys, kGroupThreads>;
-  static_assert(attention_lds_bytes(kTile, kArch, kDim) + kTile.key_waves * sizeof(typename BoolMask::Bits) <=
-                    lds_bytes(kArch),
+  static constexpr size_t kLds = lds_bytes_of(kPath, kArch, kDim);
+  static_assert(kLds + kTile.key_waves * sizeof(typename BoolMask::Bits) <= lds_bytes(kArch),
                 "the tile is too large for this architecture");
-  static_assert(kRows == tile_rows(kTile, kArch) &&
-                    (kQueryTile + kTile.key_waves * Pipe::kSize) * sizeof(T) <= attention_lds_bytes(kTile, kArch, kDim),
+  static_assert(kRows == tile_rows(kTile, kArch) && (kQueryTile + kTile.key_waves * Pipe::kSize) * sizeof(T) <= kLds,
                 "tiles.h, for the host, says the same as the layouts");
+
+  // Keys or values of a tile's head.
+  static ROCFORGE_DEVICE auto source(const Heads &heads, const RowTile &tile, int dims) {
+    const Sequence &s = tile.sequence;
+    if constexpr (kPath == Path::kDecodeBlocks) {
+      return block_source(heads, s.batch, tile.kv_head, s.key_begin, dims);
+    } else {
+      return gpu::source<T>(heads, s.batch, tile.kv_head, s.key_begin, dims);
+    }
+  }
 };
 
 template <class T, class Use> ROCFORGE_DEVICE void with_mask_type(const Mask &mask, Use use) {
@@ -163,8 +178,7 @@ ROCFORGE_DEVICE void attention(const Attention &a, const Numbering &numbering, c
   T *const lds = dynamic_lds<T>();
   T *const pipe_tiles = lds + K::kQueryTile + key_wave * K::Pipe::kSize;
   const Walk walk(work.keys, key_wave, kTile.keys, kTile.key_waves);
-  const Source<T> keys = source<T>(a.key, tile.sequence.batch, tile.kv_head, tile.sequence.key_begin, a.head_dim);
-  const Source<T> values = source<T>(a.value, tile.sequence.batch, tile.kv_head, tile.sequence.key_begin, a.value_dim);
+  const auto keys = K::source(a.key, tile, a.head_dim), values = K::source(a.value, tile, a.value_dim);
   typename K::Pipe pipe(pipe_tiles, keys, values, walk, threadIdx.x % K::kGroupThreads);
 
   // Queries come first: what waits behind the first keys waits long.
@@ -318,9 +332,12 @@ template <class T, int kDim, Path kPath> void launch_tiles(const Attention &a, c
   // Nothing but visibility between scores and softmax, and a scale that a multiply-add can apply: |x * scale| stays
   // finite.
   const bool plain = a.softcap == 0 && !a.mask.data && !a.alibi.data && a.logit_scale == 1 && a.exp_scale * kLog2E <= 1;
-  auto *const kernel = plain ? attention_kernel<T, kDim, kPath, true> : attention_kernel<T, kDim, kPath, false>;
+  auto *kernel = attention_kernel<T, kDim, kPath, false>;
+  if constexpr (kPath != Path::kDecodeBlocks) {  // decoding hides what the plain kernel would save
+    if (plain) kernel = attention_kernel<T, kDim, kPath, true>;
+  }
   launch({"mqa_attention", dim3(static_cast<unsigned>(workgroups)), static_cast<unsigned>(threads(tile, device.arch)),
-          stream, attention_lds_bytes(tile, device.arch, kDim)},
+          stream, lds_bytes_of(kPath, device.arch, kDim)},
          kernel, a, numbering, splits);
 }
 
@@ -331,6 +348,8 @@ bool launch_if(bool wanted, const Attention &a, Path path, const Splits &splits,
     if (!wanted) return false;
     if (path == Path::kDecode) {
       launch_tiles<T, kDim, Path::kDecode>(a, splits, stream);
+    } else if (path == Path::kDecodeBlocks) {
+      launch_tiles<T, kDim, Path::kDecodeBlocks>(a, splits, stream);
     } else {
       launch_tiles<T, kDim, Path::kPrefill>(a, splits, stream);
     }

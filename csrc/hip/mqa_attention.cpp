@@ -1,7 +1,7 @@
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
 
-#include "hip/attention_arguments.h"
+#include "hip/attention_launch.h"
 #include "hip/stream.h"
 
 namespace rocforge::gpu {
@@ -27,20 +27,7 @@ std::tuple<at::Tensor, at::Tensor> mqa_attention(const at::Tensor &query, const 
   const Lengths lengths(options, a);
 
   const AttentionPlan plan = plan_attention(a);
-  if (plan.path == Path::kRows) {
-    launch_attention_rows(a, stream.get());
-  } else if (plan.splits == 1) {
-    launch_attention_tiles(a, plan, {1, lse.numel(), nullptr, nullptr, nullptr}, stream.get());
-  } else {
-    const auto numbers = query.options().dtype(at::kFloat);
-    at::Tensor outs = at::empty({plan.splits, out.numel()}, numbers);
-    at::Tensor states = at::empty({2, plan.splits, lse.numel()}, numbers);
-    auto *const peaks = states.mutable_data_ptr<float>();
-    const Splits splits{plan.splits, lse.numel(), outs.mutable_data_ptr<float>(), peaks,
-                        peaks + plan.splits * lse.numel()};
-    launch_attention_tiles(a, plan, splits, stream.get());
-    launch_attention_combine(a, splits, stream.get());
-  }
+  launch_attention(a, plan, out, lse, stream.get());
   if (plan.path != Path::kRows && cu_seqlens_q) launch_attention_orphans(a, stream.get());
   return {out, lse};
 }

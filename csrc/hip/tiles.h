@@ -87,6 +87,20 @@ constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int d
   return queries + tiles > merged ? queries + tiles : merged;
 }
 
+// Keys and values that are Q8_0 blocks: a row's words of 16 bytes in LDS, an odd number so that neighbouring rows lie
+// in different banks. It begins anywhere at an even address.
+constexpr int packed_row_words(int dim) { return (14 + dim / 32 * 34 + 15) / 16 | 1; }
+// Packed tiles of a wave in LDS at once: of keys and of values, as many ahead of their use as the tile has stages
+// beside the one in use; one where registers hold what is ahead.
+constexpr int packed_tiles(Arch arch, int stages) { return arch == Arch::sm80 ? 2 * (stages - 1) : 1; }
+
+// LDS for one tile of decoded keys and values, and the packed ones.
+constexpr size_t attention_blocks_lds_bytes(AttentionTile tile, Arch arch, int dim) {
+  const size_t packed = tile.key_waves * packed_tiles(arch, tile.stages) * tile.keys * packed_row_words(dim) * 16;
+  tile.stages = 1;
+  return attention_lds_bytes(tile, arch, dim) + packed;
+}
+
 // A workgroup of linear's few rows. Its waves share the packed rows and the weights of each.
 struct LinearTile {
   int row_waves;    // waves side by side, each with 16 packed rows of its own

@@ -35,34 +35,40 @@ struct MqaArgs {
 
 namespace mqa {
 
-inline void check_tensors(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value) {
+// Batch, heads and lengths.
+inline void check_shapes(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value) {
   TORCH_CHECK_VALUE(query.dim() == 4 && key.dim() == 4 && value.dim() == 4,
                     "query, key and value must be [batch, heads, length, head_dim], got ", query.sizes(), ", ",
                     key.sizes(), " and ", value.sizes());
-  TORCH_CHECK_TYPE(query.is_floating_point() && query.element_size() >= 2,
-                   "query must be float16, bfloat16, float32 or float64, got ", query.scalar_type());
-  TORCH_CHECK_TYPE(key.scalar_type() == query.scalar_type() && value.scalar_type() == query.scalar_type(),
-                   "query, key and value must have one dtype, got ", query.scalar_type(), ", ", key.scalar_type(),
-                   " and ", value.scalar_type());
   TORCH_CHECK_VALUE(key.size(0) == query.size(0) && value.size(0) == query.size(0),
                     "query, key and value must have one batch size, got ", query.size(0), ", ", key.size(0), " and ",
                     value.size(0));
   TORCH_CHECK_VALUE(key.size(1) == value.size(1) && key.size(2) == value.size(2),
                     "key and value must have the same heads and length, got ", key.sizes(), " and ", value.sizes());
+  TORCH_CHECK_VALUE(key.size(1) > 0 && query.size(1) % key.size(1) == 0,
+                    "the query heads must be a multiple of the key/value heads, got ", query.size(1), " and ",
+                    key.size(1));
+}
+
+inline void check_unit_stride(const at::Tensor &t, const char *name) {
+  TORCH_CHECK_VALUE(t.size(3) == 1 || t.stride(3) == 1, name, " must have stride 1 in its last dimension, got strides ",
+                    t.strides(), ": call contiguous()");
+}
+
+inline void check_tensors(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value) {
+  check_shapes(query, key, value);
+  TORCH_CHECK_TYPE(query.is_floating_point() && query.element_size() >= 2,
+                   "query must be float16, bfloat16, float32 or float64, got ", query.scalar_type());
+  TORCH_CHECK_TYPE(key.scalar_type() == query.scalar_type() && value.scalar_type() == query.scalar_type(),
+                   "query, key and value must have one dtype, got ", query.scalar_type(), ", ", key.scalar_type(),
+                   " and ", value.scalar_type());
   TORCH_CHECK_VALUE(key.size(3) == query.size(3), "query and key must have one head_dim, got ", query.size(3), " and ",
                     key.size(3));
   TORCH_CHECK_VALUE(query.size(3) > 0 && value.size(3) > 0, "head_dim must not be 0, got ", query.size(3), " and ",
                     value.size(3), " (value)");
-  TORCH_CHECK_VALUE(key.size(1) > 0 && query.size(1) % key.size(1) == 0,
-                    "the query heads must be a multiple of the key/value heads, got ", query.size(1), " and ",
-                    key.size(1));
-  const auto unit_stride = [](const at::Tensor &t, const char *name) {
-    TORCH_CHECK_VALUE(t.size(3) == 1 || t.stride(3) == 1, name,
-                      " must have stride 1 in its last dimension, got strides ", t.strides(), ": call contiguous()");
-  };
-  unit_stride(query, "query");
-  unit_stride(key, "key");
-  unit_stride(value, "value");
+  check_unit_stride(query, "query");
+  check_unit_stride(key, "key");
+  check_unit_stride(value, "value");
 }
 
 inline void check_device(const at::Tensor &query, const OptionalTensor &t, const char *name) {
@@ -137,12 +143,9 @@ inline void check_lengths(const at::Tensor &query, const MqaOptions &o) {
 
 }  // namespace mqa
 
-// Everything but the values of kv_lengths and cu_seqlens, which a GPU's host does not see.
-inline MqaArgs check_mqa_attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value,
-                                   const MqaOptions &o) {
-  mqa::check_tensors(query, key, value);
-  mqa::check_device(query, key, "key");
-  mqa::check_device(query, value, "value");
+// Everything beside query, key and value, whose shapes fit each other, but the values of kv_lengths and cu_seqlens,
+// which a GPU's host does not see.
+inline MqaArgs check_mqa_options(const at::Tensor &query, const at::Tensor &key, const MqaOptions &o) {
   mqa::check_device(query, o.attn_mask, "attn_mask");
   mqa::check_device(query, o.sinks, "sinks");
   mqa::check_device(query, o.alibi_slopes, "alibi_slopes");
@@ -169,6 +172,14 @@ inline MqaArgs check_mqa_attention(const at::Tensor &query, const at::Tensor &ke
                       query.size(1), "), got ", o.sinks->sizes());
   }
   return args;
+}
+
+inline MqaArgs check_mqa_attention(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value,
+                                   const MqaOptions &o) {
+  mqa::check_tensors(query, key, value);
+  mqa::check_device(query, key, "key");
+  mqa::check_device(query, value, "value");
+  return check_mqa_options(query, key, o);
 }
 
 inline void check_mqa_attention_backward(const at::Tensor &grad_out, const OptionalTensor &grad_lse,

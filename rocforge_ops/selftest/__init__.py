@@ -23,6 +23,7 @@ from rocforge_ops.selftest import (
     linear_input_gradient,
     mqa_attention,
     mqa_attention_backward,
+    mqa_attention_q8_0,
     qkv_rope_cache,
     rotary_embedding,
 )
@@ -37,6 +38,7 @@ OPERATORS: tuple[ModuleType, ...] = (
     grouped_linear_input_gradient,
     mqa_attention,
     mqa_attention_backward,
+    mqa_attention_q8_0,
     qkv_rope_cache,
     rotary_embedding,
 )

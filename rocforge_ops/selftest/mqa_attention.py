@@ -69,7 +69,7 @@ def _case(dim: int, feature: str, rows: int, name: str, dtype: torch.dtype) -> C
         f"D {dim} {kind} {feature}".rstrip(),
         name,
         functools.partial(_inputs, dim, feature, rows, dtype),
-        functools.partial(_difference, dtype),
+        functools.partial(difference, dtype),
         load,
         "GB/s" if rows == 1 else "TFLOP/s",
         _widened,
@@ -101,7 +101,7 @@ def _widened(call: Call) -> Call:
     return Call(tuple(map(wide, call.arguments)), {name: wide(option) for name, option in call.options.items()})
 
 
-def _difference(dtype: torch.dtype, actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> str:
+def difference(dtype: torch.dtype, actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> str:
     """Bounds on the root mean square of the errors.
 
     Rounding the weights of the values and then the result to `dtype` makes an error of some 0.4 eps relative to the

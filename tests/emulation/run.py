@@ -21,6 +21,7 @@ FILES = (
     "test_linear.py",
     "test_mqa_attention.py",
     "test_mqa_attention_backward.py",
+    "test_mqa_attention_q8_0.py",
     "test_multi_query_pipeline.py",
     "test_qkv_rope_cache.py",
     "test_rotary_embedding.py",

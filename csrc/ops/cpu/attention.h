@@ -15,9 +15,11 @@ struct View {
   char *data = nullptr;  // null: not given
   Element type = Element::kFloat;
   int64_t batch = 0, head = 0, row = 0, column = 0;
+  bool blocks = false;  // of Q8_0, which decode to `type`; strides in bytes. Keys and values only
 
   ROCFORGE_HD int64_t element_size() const {
-    return type == Element::kBool ? 1 : type == Element::kFloat ? 4 : type == Element::kDouble ? 8 : 2;
+    if (blocks || type == Element::kBool) return 1;
+    return type == Element::kFloat ? 4 : type == Element::kDouble ? 8 : 2;
   }
   ROCFORGE_HD char *at(int64_t b, int64_t h, int64_t r, int64_t c = 0) const {
     return data + (b * batch + h * head + r * row + c * column) * element_size();

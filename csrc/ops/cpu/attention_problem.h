@@ -6,6 +6,7 @@
 #include <c10/core/CPUAllocator.h>
 
 #include <atomic>
+#include <tuple>
 #include <vector>
 
 #include "ops/cpu/isa.h"
@@ -74,8 +75,11 @@ struct AttentionProblem {
   at::ScalarType accumulate;
   at::Tensor mask, sinks, alibi;
 
-  AttentionProblem(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value, const MqaOptions &o) {
-    const MqaArgs args = check_mqa_attention(query, key, value, o);
+  AttentionProblem(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value, const MqaOptions &o)
+      : AttentionProblem(query, key, value, o, check_mqa_attention(query, key, value, o)) {}
+
+  AttentionProblem(const at::Tensor &query, const at::Tensor &key, const at::Tensor &value, const MqaOptions &o,
+                   const MqaArgs &args) {
     sequences = args.packed ? packed_sequences(query, key, o, args) : padded_sequences(query, key, o, args);
     accumulate = query.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     tiles = accumulate == at::kDouble ? &kernels().attention.float64 : &kernels().attention.float32;
@@ -132,5 +136,8 @@ template <class Work> void for_each_item(int64_t items, bool small, int64_t scra
 }
 
 constexpr int64_t kSmallWork = 1 << 18;
+
+// Of mqa_attention_kernel.cpp: out and lse.
+std::tuple<at::Tensor, at::Tensor> attend(AttentionProblem &problem, const at::Tensor &query);
 
 }  // namespace rocforge::cpu

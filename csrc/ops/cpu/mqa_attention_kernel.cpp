@@ -83,15 +83,21 @@ std::tuple<at::Tensor, at::Tensor> mqa_attention(const at::Tensor &query, const 
   AttentionProblem problem(
       query, key, value,
       {attn_mask, causal, scale, window, softcap, sinks, alibi_slopes, kv_lengths, cu_seqlens_q, cu_seqlens_k});
-  at::Tensor out = at::empty({query.size(0), query.size(1), query.size(2), value.size(3)}, query.options());
+  return attend(problem, query);
+}
+
+}  // namespace
+
+std::tuple<at::Tensor, at::Tensor> attend(AttentionProblem &problem, const at::Tensor &query) {
+  Attention &a = problem.attention;
+  at::Tensor out = at::empty({query.size(0), query.size(1), query.size(2), a.value_dim}, query.options());
   at::Tensor lse = at::empty(out.sizes().slice(0, 3), query.options().dtype(at::kFloat));
-  problem.attention.out = view(out);
-  problem.attention.lse = lse.mutable_data_ptr<float>();
+  a.out = view(out);
+  a.lse = lse.mutable_data_ptr<float>();
   run(problem);
   return {out, lse};
 }
 
-}  // namespace
 }  // namespace rocforge::cpu
 
 TORCH_LIBRARY_IMPL(rocforge, CPU, m) { m.impl("mqa_attention", rocforge::cpu::mqa_attention); }

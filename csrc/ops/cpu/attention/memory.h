@@ -6,6 +6,7 @@
   #include <immintrin.h>
 #endif
 
+#include "formats/q8_0.h"
 #include "ops/cpu/attention.h"
 #include "ops/cpu/attention/multiply.h"
 #include "ops/cpu/half.h"
@@ -110,16 +111,37 @@ template <class Acc> struct Matrix {
   Right<Acc> right() const { return {data, row}; }
 };
 
+// A row of Q8_0 blocks as numbers of `type`, zeros up to `padded`.
+template <class Acc> void load_blocks(Element type, const char *row, int64_t width, int64_t padded, Acc *out) {
+  const auto *const blocks = reinterpret_cast<const formats::Q8_0::Block *>(row);
+  for (int64_t i = 0; i < width; i += 8) {
+    float values[8];
+    formats::decode8<formats::Q8_0>(blocks, i / 8, values);
+    for (int j = 0; j < 8; ++j) out[i + j] = static_cast<Acc>(values[j]);
+  }
+  if (type == Element::kHalf) {
+    for (int64_t i = 0; i < width; ++i) out[i] = number(HalfBits{half_bits(static_cast<float>(out[i]))});
+  } else if (type == Element::kBFloat16) {
+    for (int64_t i = 0; i < width; ++i) out[i] = number(BFloat16Bits{bfloat16_bits(static_cast<float>(out[i]))});
+  }
+  for (int64_t i = width; i < padded; ++i) out[i] = 0;
+}
+
 // Rows begin .. begin + count of one head: where they are when they need no conversion and no padding to whole vectors
 // (`padded` > width), else copied to `scratch`.
 template <class Acc>
 Matrix<Acc> load_rows(const View &view, int64_t batch, int64_t head, int64_t begin, int64_t count, int64_t width,
                       int64_t padded, Acc *scratch) {
-  if (view.type == kElement<Acc> && padded == width) {
+  if (view.type == kElement<Acc> && padded == width && !view.blocks) {
     return {reinterpret_cast<const Acc *>(view.at(batch, head, begin)), view.row};
   }
   for (int64_t i = 0; i < count; ++i) {
-    load_row(view.type, view.at(batch, head, begin + i), width, padded, scratch + i * padded);
+    const char *const row = view.at(batch, head, begin + i);
+    if (view.blocks) {
+      load_blocks(view.type, row, width, padded, scratch + i * padded);
+    } else {
+      load_row(view.type, row, width, padded, scratch + i * padded);
+    }
   }
   return {scratch, padded};
 }
