@@ -120,17 +120,21 @@ def _sdpa_backward(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, 
 
 def _flash_forward(query: Tensor, key: Tensor, value: Tensor, **call: Any) -> tuple[Any, ...]:
     """[B, L, H, D] -> out, lse [B, H, Lq]; with cum_seq_q [total, H, D] -> out, lse [H, total]."""
-    options = _options(call)
-    packed = "cu_seqlens_q" in options
-    out, lse = torch.ops.rocforge.mqa_attention(*(_heads_first(t, packed) for t in (query, key, value)), **options)
-    out = _with_strides_of(query, _heads_last(out, packed))
-    return out, lse[0] if packed else lse, *_random_state(query), query.new_empty(0)
+    out, lse = _flash(query, key, value, call)
+    return _with_strides_of(query, out), lse, *_random_state(query), query.new_empty(0)
 
 
 def _flash_forward_inplace(out: Tensor, query: Tensor, key: Tensor, value: Tensor, **call: Any) -> Tensor:
-    result, lse, *_ = _flash_forward(query, key, value, **call)
+    result, lse = _flash(query, key, value, call)
     out.copy_(result)
     return lse
+
+
+def _flash(query: Tensor, key: Tensor, value: Tensor, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    options = _options(call)
+    packed = "cu_seqlens_q" in options
+    out, lse = torch.ops.rocforge.mqa_attention(*(_heads_first(t, packed) for t in (query, key, value)), **options)
+    return _heads_last(out, packed), lse[0] if packed else lse
 
 
 def _flash_backward(grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, **call: Any) -> tuple[Tensor, ...]:
