@@ -16,13 +16,11 @@ run or resumed.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import training
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,7 +30,7 @@ MODEL = Path(rf.__file__).parent / "data" / "demo.gguf"
 TEXT = Path(__file__).parent / "data" / "lighthouse_log.txt"
 PROMPT = "May 7. Wind"
 CONTEXT, BATCH, HELD_OUT = 96, 8, 16  # tokens, windows a step, windows never trained on
-WARMUP, LEARNING_RATE = 20, 4e-3
+LEARNING_RATE = 4e-3
 
 
 class Adapted(nn.Module):
@@ -60,45 +58,14 @@ def adapt(model: nn.Module, rank: int) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def batch(ids: Tensor, seed: int, step: int) -> Tensor:
-    """[BATCH, CONTEXT + 1], a function of seed and step alone: a resumed run sees what the whole one would have."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    starts = torch.randint(len(ids) - CONTEXT, (BATCH, 1), generator=generator)
-    return ids[starts + torch.arange(CONTEXT + 1)]
-
-
 def loss_of(model: Any, windows: Tensor) -> Tensor:
     """Nats a token."""
     logits = model(input_ids=windows[:, :-1], use_cache=False).logits
     return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
 
-def digest(adapters: dict[str, nn.Parameter]) -> str:
-    content = hashlib.sha256()
-    for parameter in adapters.values():
-        content.update(parameter.detach().cpu().numpy().tobytes())
-    return content.hexdigest()[:16]
-
-
-def plot(losses: list[float], file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.plot(range(1, len(losses) + 1), losses, linewidth=1)
-    axes.set(xlabel="step", ylabel="loss (nats a token)", title="Adapters on packed weights")
-    axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
-
-
 def train(options: argparse.Namespace) -> dict[str, nn.Parameter]:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on a GPU
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
+    training.make_repeatable(options.seed, options.threads)
     tokenizer = rf.load_tokenizer(options.model)
     ids = tokenizer(options.text.read_text(), return_tensors="pt", verbose=False).input_ids[0].to(options.device)
     if len(ids) < 2 * HELD_OUT * CONTEXT:
@@ -117,28 +84,23 @@ def train(options: argparse.Namespace) -> dict[str, nn.Parameter]:
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint = options.out / "checkpoint.pt"
     if options.resume:
-        losses = resume(checkpoint, settings, adapters, optimizer, options.device)
+        saved = training.load_checkpoint(checkpoint, settings, options.device)
+        with torch.no_grad():
+            for name, parameter in adapters.items():
+                parameter.copy_(saved["adapters"][name])
+        optimizer.load_state_dict(saved["optimizer"])
+        losses = saved["losses"]
+
+    def loss_at(step: int) -> Tensor:
+        return loss_of(model, training.windows(ids, CONTEXT, BATCH, options.seed, step))
 
     def save() -> None:
-        state = {"adapters": adapters, "optimizer": optimizer.state_dict(), "losses": losses, "settings": settings}
-        torch.save(state, checkpoint.with_suffix(".new"))
-        checkpoint.with_suffix(".new").replace(checkpoint)
+        state = {"adapters": adapters, "optimizer": optimizer.state_dict(), "losses": losses}
+        training.save_checkpoint(checkpoint, settings, state)
 
-    start = time.perf_counter()
-    for step in range(len(losses), options.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP)
-        loss = loss_of(model, batch(ids, options.seed, step))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0:
-            print(f"step {step + 1}: loss {losses[-1]:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
-            save()
-    save()
+    training.run(optimizer, LEARNING_RATE, losses, options.steps, loss_at, save)
     torch.save(adapters, options.out / "adapters.pt")
-    plot(losses, options.out / "loss.png")
+    training.plot(losses, options.out / "loss.png", "nats a token", "Adapters on packed weights")
 
     with torch.no_grad():
         after = loss_of(model, held_out).item()
@@ -146,29 +108,9 @@ def train(options: argparse.Namespace) -> dict[str, nn.Parameter]:
     written = model.generate(**prompt, max_new_tokens=options.sample, do_sample=False)
     print(tokenizer.decode(written[0], skip_special_tokens=True))
     count = sum(parameter.numel() for parameter in adapters.values())
-    print(f"held out {before:.3f} -> {after:.3f} nats a token; {count:,} trained weights, {digest(adapters)}")
+    weights = training.digest(adapters.values())
+    print(f"held out {before:.3f} -> {after:.3f} nats a token; {count:,} trained weights, {weights}")
     return adapters
-
-
-def resume(
-    checkpoint: Path,
-    settings: dict[str, str],
-    adapters: dict[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    device: str,
-) -> list[float]:
-    """Adapters and optimizer as they were saved; the losses so far."""
-    if not checkpoint.exists():
-        raise SystemExit(f"nothing to resume: {checkpoint} is not there")
-    saved = torch.load(checkpoint, map_location=device)
-    for name, value in settings.items():
-        if saved["settings"][name] != value:
-            raise SystemExit(f"{checkpoint} was trained with --{name} {saved['settings'][name]}, not {value}")
-    with torch.no_grad():
-        for name, parameter in adapters.items():
-            parameter.copy_(saved["adapters"][name])
-    optimizer.load_state_dict(saved["optimizer"])
-    return saved["losses"]
 
 
 def main(arguments: list[str] | None = None) -> dict[str, nn.Parameter]:

@@ -11,12 +11,10 @@ device give the same weights bit for bit, in one run or resumed.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
-import time
 from pathlib import Path
 
 import torch
+import training
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +23,7 @@ import rocforge_ops as rf
 TEXT = Path(__file__).parent / "data" / "lighthouse_log.txt"
 CONTEXT, BATCH = 128, 16
 WIDTH, LAYERS, HEADS, HEAD_DIM = 128, 4, 4, 32
-WARMUP, LEARNING_RATE = 20, 2e-3
+LEARNING_RATE = 2e-3
 
 
 class Attention(nn.Module):
@@ -78,12 +76,10 @@ class Model(nn.Module):
         return self.head(self.norm(x))
 
 
-def batch(ids: Tensor, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """A function of seed and step alone, so that a resumed run sees what the whole one would have."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    starts = torch.randint(len(ids) - CONTEXT, (BATCH, 1), generator=generator)
-    windows = ids[starts + torch.arange(CONTEXT + 1)]
-    return windows[:, :-1], windows[:, 1:]
+def loss_of(model: Model, windows: Tensor) -> Tensor:
+    """Nats a character."""
+    windows = windows.to(model.cos.device)
+    return F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
 
 
 @torch.no_grad()
@@ -96,32 +92,8 @@ def sample(model: Model, characters: str, prompt: str, length: int, seed: int) -
     return "".join(characters[i] for i in ids)
 
 
-def digest(model: Model) -> str:
-    content = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        content.update(tensor.cpu().numpy().tobytes())
-    return content.hexdigest()[:16]
-
-
-def plot(losses: list[float], file: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.plot(range(1, len(losses) + 1), losses, linewidth=1)
-    axes.set(xlabel="step", ylabel="loss (nats a character)", title="Character model with multi-query attention")
-    axes.grid(alpha=0.3)
-    figure.savefig(file, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
-
-
 def train(options: argparse.Namespace) -> Model:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products need on a GPU
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
+    training.make_repeatable(options.seed, options.threads)
     text = TEXT.read_text()
     characters = "".join(sorted(set(text)))
     ids = torch.tensor([characters.index(c) for c in text])
@@ -131,44 +103,30 @@ def train(options: argparse.Namespace) -> Model:
     model = Model(len(characters)).to(options.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
     losses: list[float] = []
+    settings = {"seed": str(options.seed)}
     options.out.mkdir(parents=True, exist_ok=True)
     checkpoint = options.out / "checkpoint.pt"
     if options.resume:
-        if not checkpoint.exists():
-            raise SystemExit(f"nothing to resume: {checkpoint} is not there")
-        saved = torch.load(checkpoint, map_location=options.device)
-        if saved["seed"] != options.seed:
-            raise SystemExit(f"{checkpoint} was trained with --seed {saved['seed']}, not {options.seed}")
+        saved = training.load_checkpoint(checkpoint, settings, options.device)
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         losses = saved["losses"]
 
+    def loss_at(step: int) -> Tensor:
+        return loss_of(model, training.windows(ids, CONTEXT, BATCH, options.seed, step))
+
     def save() -> None:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "losses": losses}
-        torch.save(state | {"seed": options.seed}, checkpoint.with_suffix(".new"))
-        checkpoint.with_suffix(".new").replace(checkpoint)
+        training.save_checkpoint(checkpoint, settings, state)
 
-    start = time.perf_counter()
-    for step in range(len(losses), options.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / WARMUP)
-        inputs, targets = (t.to(options.device) for t in batch(ids, options.seed, step))
-        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-        if (step + 1) % 50 == 0:
-            print(f"step {step + 1}: loss {losses[-1]:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
-            save()
-    save()
-    plot(losses, options.out / "loss.png")
+    training.run(optimizer, LEARNING_RATE, losses, options.steps, loss_at, save)
+    training.plot(losses, options.out / "loss.png", "nats a character", "Character model with multi-query attention")
 
     with torch.no_grad():
-        inputs, targets = (t.view(16, CONTEXT).to(options.device) for t in (held_out[:-1], held_out[1:]))
-        held_out_loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten()).item()
+        held_out_loss = loss_of(model, held_out.unfold(0, CONTEXT + 1, CONTEXT)).item()
     print(sample(model, characters, "\nMay 7. ", options.sample, options.seed))
-    print(f"loss {losses[-1]:.3f}, held out {held_out_loss:.3f} nats a character; weights {digest(model)}")
+    weights = training.digest(model.state_dict().values())
+    print(f"loss {losses[-1]:.3f}, held out {held_out_loss:.3f} nats a character; weights {weights}")
     return model
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -10,16 +10,16 @@ import rocforge_ops as rf
 
 pytest.importorskip("transformers", reason="loading models needs the hf extra")
 pytest.importorskip("gguf", reason="loading models needs the hf extra")
-EXAMPLE = Path(__file__).parent.parent / "examples" / "finetune_gguf.py"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
 def finetune(monkeypatch):
-    spec = importlib.util.spec_from_file_location("finetune_gguf", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, value in {"CONTEXT": 24, "BATCH": 2, "HELD_OUT": 2, "WARMUP": 1}.items():
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = importlib.import_module("finetune_gguf")
+    for name, value in {"CONTEXT": 24, "BATCH": 2, "HELD_OUT": 2}.items():
         monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(module.training, "WARMUP", 1)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads = torch.get_num_threads()
     yield module

@@ -1,19 +1,18 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "train_mqa.py"
+EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
 @pytest.fixture
 def train_mqa(monkeypatch):
-    spec = importlib.util.spec_from_file_location("train_mqa", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = importlib.import_module("train_mqa")
     monkeypatch.setattr(module, "CONTEXT", 32)
     monkeypatch.setattr(module, "BATCH", 4)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
