@@ -111,20 +111,29 @@ template <class Acc> struct Matrix {
   Right<Acc> right() const { return {data, row}; }
 };
 
-// A row of Q8_0 blocks as numbers of `type`, zeros up to `padded`.
-template <class Acc> void load_blocks(Element type, const char *row, int64_t width, int64_t padded, Acc *out) {
+// A row of Q8_0 blocks, each value rounded to Bits, or not where that is float; zeros up to `padded`.
+template <class Bits, class Acc> void load_blocks(const char *row, int64_t width, int64_t padded, Acc *out) {
+  constexpr int kSize = formats::Q8_0::block_size;
   const auto *const blocks = reinterpret_cast<const formats::Q8_0::Block *>(row);
-  for (int64_t i = 0; i < width; i += 8) {
-    float values[8];
-    formats::decode8<formats::Q8_0>(blocks, i / 8, values);
-    for (int j = 0; j < 8; ++j) out[i + j] = static_cast<Acc>(values[j]);
-  }
-  if (type == Element::kHalf) {
-    for (int64_t i = 0; i < width; ++i) out[i] = number(HalfBits{half_bits(static_cast<float>(out[i]))});
-  } else if (type == Element::kBFloat16) {
-    for (int64_t i = 0; i < width; ++i) out[i] = number(BFloat16Bits{bfloat16_bits(static_cast<float>(out[i]))});
+  for (int64_t i = 0; i < width; i += kSize) {
+    float values[kSize];
+    for (int j = 0; j < kSize; j += 8) formats::decode8<formats::Q8_0>(blocks[i / kSize], j / 8, values + j);
+    if constexpr (sizeof(Bits) == sizeof(float)) {
+      to_numbers(values, kSize, out + i);
+    } else {
+      Bits rounded[kSize];
+      round_row(values, kSize, rounded);
+      to_numbers(rounded, kSize, out + i);
+    }
   }
   for (int64_t i = width; i < padded; ++i) out[i] = 0;
+}
+
+// The same, rounded to `type`.
+template <class Acc> void load_blocks(Element type, const char *row, int64_t width, int64_t padded, Acc *out) {
+  if (type == Element::kHalf) return load_blocks<HalfBits>(row, width, padded, out);
+  if (type == Element::kBFloat16) return load_blocks<BFloat16Bits>(row, width, padded, out);
+  load_blocks<float>(row, width, padded, out);
 }
 
 // Rows begin .. begin + count of one head: where they are when they need no conversion and no padding to whole vectors
