@@ -142,20 +142,24 @@ def test_q8_0_blocks_are_ggmls(device):
     assert not decoded[0, 0].any()
 
 
+@pytest.mark.parametrize("chunks", CHUNKS, ids=lambda chunks: "-".join(map(str, chunks[:4])))
 @pytest.mark.parametrize("window", WINDOWS)
-def test_q8_0_storage(window, device):
-    """Old tokens are read as their blocks say, new ones as they are; a quarter of float32's memory."""
+def test_q8_0_storage(window, chunks, device):
+    """Every token is seen as its block says, new ones too, however the text is cut; a quarter of float32's memory."""
     module, hidden = module_and_text(device, window)
-    plain = rf.KVCache.for_config(module.config, 3, 64, device=device)
-    packed = rf.KVCache.for_config(module.config, 3, 64, device=device, format="Q8_0")
+    query, *pair = module._uncached([module.qkv(hidden)], None)
+    pair = [rf.dequantize(q8_0.encode(t), "Q8_0") for t in pair]
+    attended = rf.mqa_attention(query, *pair, causal="bottom_right", window=window)
+    plain, packed = (rf.KVCache.for_config(module.config, 3, 64, device=device, format=f) for f in (None, "Q8_0"))
     assert packed.nbytes * 128 == plain.nbytes * 34
-    for part in hidden.split([11, 1, 1, 1, 8, 1, 17], 1):
-        out = module(part, cache=packed)
-        # The same tokens in a cache that holds what the blocks say.
-        torch.testing.assert_close(out, module(part, cache=plain), rtol=1e-5, atol=1e-5)
-        plain.layers[0].keys[:], plain.layers[0].values[:] = (
-            rf.dequantize(t, "Q8_0") for t in packed.layers[0].tensors[:2]
-        )
+    out = in_chunks(module, hidden, packed, chunks)
+    torch.testing.assert_close(out, module.out(attended.transpose(1, 2).flatten(2)), rtol=1e-5, atol=1e-5)
+    assert (out - in_chunks(module, hidden, plain, chunks)).abs().max() > 1e-4
+
+
+def test_q8_0_storage_of_float64_is_refused():
+    with pytest.raises(TypeError, match=r"Q8_0 storage is for float16, bfloat16 and float32, got torch\.float64"):
+        rf.KVCache(1, 1, 8, 1, 32, dtype=torch.float64, format="Q8_0")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +240,28 @@ def test_q8_0_in_a_model(window, device):
     assert caches[1].nbytes * 128 == caches[0].nbytes * 34
     error = (logits[1] - logits[0]).abs().max() / logits[0].abs().max()
     assert 0 < error < 0.01
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 6])
+def test_a_model_reads_blocks_or_what_they_decode_to(window, device):
+    """Our attention gets the blocks, any other gets tensors."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 99, "hidden_size": 64, "num_attention_heads": 2, "num_hidden_layers": 2}
+    config = transformers.MistralConfig(**sizes, num_key_value_heads=1, sliding_window=window, pad_token_id=0)
+    torch.manual_seed(3)
+    model = transformers.MistralForCausalLM(config).to(device).eval()
+    rf.register_attention()
+    logits, kinds = [], []
+    for name in ("eager", "rocforge"):
+        model.set_attn_implementation(name)
+        cache = rf.KVCache.for_model(model, 40, "Q8_0")
+        steps = [model(part, past_key_values=cache).logits for part in tokens(device).split([15, 1, 1, 4], 1)]
+        logits.append(torch.cat(steps, 1))
+        row = torch.zeros(3, 1, 1, 32, device=device)
+        kinds.append(cache.layers[0].update(row, row)[0].dtype)
+    assert kinds == [torch.float32, torch.uint8]
+    torch.testing.assert_close(*logits, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rocforge_ops.ops.mqa_attention import mqa_attention
+from rocforge_ops.ops.mqa_attention_q8_0 import mqa_attention_q8_0
 
 _NOT_PASSED: Any = object()
 
@@ -68,7 +69,8 @@ def attention_forward(
         options |= {"attn_mask": attention_mask}
     if position_bias is not None:
         options |= {"attn_mask": _with_bias(options.get("attn_mask"), position_bias)}
-    out = mqa_attention(query, key, value, **options)
+    attend = mqa_attention_q8_0 if key.dtype == torch.uint8 else mqa_attention  # from a KVCache in blocks
+    out = attend(query, key, value, **options)
     assert isinstance(out, Tensor)
     return out.transpose(1, 2).contiguous(), None
 

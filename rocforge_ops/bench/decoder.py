@@ -15,6 +15,7 @@ from rocforge_ops.config import MultiQueryConfig
 from rocforge_ops.formats import formats
 from rocforge_ops.nn import MultiQueryAttention, QuantizedEmbedding, QuantizedLinear
 from rocforge_ops.ops.mqa_attention import mqa_attention
+from rocforge_ops.ops.mqa_attention_q8_0 import mqa_attention_q8_0
 
 
 @dataclass(frozen=True)
@@ -113,10 +114,11 @@ def stages(layer: Layer, hidden: Tensor, cache: KVCache) -> list[Stage]:
     start = lengths.clone()
 
     def rotate_and_store(qkv: Tensor) -> Tensor:
-        return torch.ops.rocforge.qkv_rope_cache([qkv], keys, values, start, cos, sin, position_ids=start)
+        return attention._fused([qkv], store.open(hidden.shape[1]), start, cos, sin, position_ids=start)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        out = mqa_attention(query, key, value, causal="bottom_right", kv_lengths=end)
+        operator = mqa_attention_q8_0 if key.dtype == torch.uint8 else mqa_attention
+        out = operator(query, key, value, causal="bottom_right", kv_lengths=end)
         assert isinstance(out, Tensor)
         return out.transpose(1, 2).flatten(2)
 

@@ -59,10 +59,11 @@ class Bench:
             sizes.layers,
             dtype=sizes.dtype,
             device=device,
+            format=args.cache_format,
         )
         for layer in self.cache.layers:
-            for t in layer.tensors[:2]:
-                t.normal_()
+            for t in layer.tensors[:2]:  # small bytes: no scale among them is infinite
+                t.random_(64) if t.dtype == torch.uint8 else t.normal_()
         self.tokens = torch.randint(0, sizes.vocabulary, (args.batch, args.length), device=device)
         self.hidden = torch.randn(args.batch, args.length, sizes.attention.width, dtype=sizes.dtype, device=device)
         self.rewind()
@@ -173,6 +174,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(f"--{option}", type=int, metavar="N", help=f"(GPU: {gpu}, CPU: {cpu})")
     parser.add_argument("--kv-heads", type=int, default=1, metavar="N", help="(1)")
+    parser.add_argument("--cache-format", choices=["Q8_0"], metavar="NAME", help="of the cache: Q8_0 (the dtype)")
     parser.add_argument("--batch", type=int, default=1, metavar="B", help="sequences (1)")
     parser.add_argument("--length", type=int, default=1, metavar="L", help="new tokens of each in a step (1)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="on a CPU")

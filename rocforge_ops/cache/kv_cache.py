@@ -18,9 +18,9 @@ class KVCache:
     on the device: no call waits for it. Layers with a window smaller than the capacity are ring buffers of the window's
     size. `rf.nn.MultiQueryAttention` writes and reads it; `for_model` makes one for transformers.
 
-    With `format` "Q8_0" the tokens are stored in Q8_0 blocks, 8.5 bits an element. Attention does not read the blocks
-    directly: each call decodes all tokens that are stored into a temporary tensor of the model's dtype. That saves
-    memory between calls, not time.
+    With `format` "Q8_0" the tokens are stored in Q8_0 blocks, 8.5 bits an element. Attention sees every token as its
+    block says, new ones too. A decoding step reads the blocks themselves; a call of many tokens decodes all that are
+    stored into a temporary tensor of the model's dtype (on a GPU).
 
     The host checks the capacity by counting calls. What a captured graph stores when it is replayed is not seen: tell
     it by `advance`.

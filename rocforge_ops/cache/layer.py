@@ -20,7 +20,7 @@ class Space:
     """Where new tokens go and what they attend to; slot j of row b holds the token at position first[b] + j.
 
     Attributes:
-        keys, values: [B, Hkv, slots, D]; the new tokens are not yet in them.
+        keys, values: [B, Hkv, slots, D], or as Q8_0 blocks; the new tokens are not yet in them.
         start: int32 [B], slot of each row's first new token; with `ring`, its position.
         first: int32 [B], or None for 0 everywhere. With `ring` the slots have no order.
         ring: position p goes to slot p % slots.
@@ -33,6 +33,23 @@ class Space:
     first: Tensor | None = None
     ring: bool = False
     staged: bool = False
+
+    @property
+    def in_blocks(self) -> bool:
+        return self.keys.dtype == torch.uint8
+
+    def write(self, keys: Tensor, values: Tensor, counts: Tensor | None = None) -> None:
+        """New tokens [B, Hkv, L, D] from `start` on; the first counts[b] of them (int32 [B]) where that is given."""
+        token = torch.arange(keys.shape[2], device=self.start.device)
+        slots = self.start[:, None] + token
+        slots = slots % self.keys.shape[2] if self.ring else slots
+        rows = torch.arange(len(slots), device=slots.device)[:, None]
+        for stored, new in ((self.keys, keys), (self.values, values)):
+            by_slot, new = stored.transpose(1, 2), new.transpose(1, 2)
+            new = q8_0.encode(new) if self.in_blocks else new
+            if counts is not None:
+                new = torch.where((token < counts[:, None])[..., None, None], new, by_slot[rows, slots])
+            by_slot[rows, slots] = new
 
     def under_mask(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The mask over these slots, from one [B, H, L, Lk] over positions (Lk covers all tokens); keys and values."""
@@ -72,6 +89,8 @@ class KVLayer:
         self.dtype = dtype
         rows, stored = (head_dim, value_dim), dtype
         if self.format is not None:
+            if dtype not in q8_0.DTYPES:
+                raise TypeError(f"Q8_0 storage is for float16, bfloat16 and float32, got {dtype}")
             rows, stored = (q8_0.row_bytes(head_dim), q8_0.row_bytes(value_dim)), torch.uint8
         self.keys, self.values = (
             torch.zeros(batch_size, heads, self.slots, row, dtype=stored, device=device) for row in rows
@@ -88,8 +107,8 @@ class KVLayer:
     def open(self, length: int, ordered: bool = False) -> Space:
         """Room for `length` new tokens of each sequence, beside the old ones that they see.
 
-        In place where that is possible: not where the new tokens of a ring would overwrite what the first of them sees,
-        not where the storage is packed. `ordered` asks for slots in the order of positions.
+        In place, but where the new tokens of a ring would overwrite what the first of them sees. `ordered` asks for
+        slots in the order of positions.
 
         Raises:
             ValueError: more tokens than the capacity.
@@ -97,23 +116,21 @@ class KVLayer:
         if self.seen + length > self.capacity:
             raise ValueError(f"the cache holds {self.seen} of {self.capacity} tokens: no room for {length} more")
         keys, values, lengths = self.tensors
-        if self.format is None and not self.is_ring:
-            return Space(keys, values, lengths)
-        if self.format is None and length == 1 and not ordered:
+        if not self.is_ring:
+            # Many rows decode all blocks that they are given.
+            end = self.capacity if self.format is None or shapes_are_frozen() else self.seen + length
+            return Space(keys[:, :, :end], values[:, :, :end], lengths)
+        if length == 1 and not ordered:
             return Space(keys, values, lengths, ring=True)
-        old = min(self.slots - 1 if self.is_ring else self.slots, self.capacity if shapes_are_frozen() else self.seen)
-        first = (lengths - old).clamp_(min=0) if self.is_ring else torch.zeros_like(lengths)
+        old = min(self.slots - 1, self.capacity if shapes_are_frozen() else self.seen)
+        first = (lengths - old).clamp_(min=0)
         keys, values = (self._staged(t, first, old, length) for t in (keys, values))
         return Space(keys, values, lengths - first, first, staged=True)
 
     def _staged(self, stored: Tensor, first: Tensor, old: int, length: int) -> Tensor:
-        """`old` slots from position `first` on, decoded, and `length` empty ones."""
-        if self.is_ring:
-            slots = (first[:, None] + torch.arange(old, device=first.device)) % self.slots
-            past = stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))
-        else:
-            past = stored[:, :, :old]
-        past = past if self.format is None else q8_0.decode(past, self.dtype)
+        """`old` slots of a ring from position `first` on, and `length` empty ones."""
+        slots = (first[:, None] + torch.arange(old, device=first.device)) % self.slots
+        past = stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))
         return torch.nn.functional.pad(past, (0, 0, 0, length))
 
     def commit(self, space: Space, length: int, new_lengths: Tensor | None = None) -> None:
@@ -141,7 +158,6 @@ class KVLayer:
         source = space.start[:, None] + token.clamp(min=0)
         for stored, staged in ((keys, space.keys), (values, space.values)):
             new = staged.transpose(1, 2)[rows, source]  # [B, count, Hkv, D]
-            new = new if self.format is None else q8_0.encode(new)
             by_slot = stored.transpose(1, 2)
             if new_lengths is not None:
                 new = torch.where((token >= 0)[..., None, None], new, by_slot[rows, slots])

@@ -9,6 +9,7 @@ from rocforge_ops.formats import formats
 from rocforge_ops.ops.dequantize import dequantize
 
 BLOCK = formats["Q8_0"]
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # of what may be stored
 
 
 def encode(x: Tensor) -> Tensor:

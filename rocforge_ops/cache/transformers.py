@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rocforge_ops.attention.transformers import attention_forward
+from rocforge_ops.cache import q8_0
 from rocforge_ops.cache.kv_cache import KVCache
 from rocforge_ops.cache.layer import KVLayer, shapes_are_frozen
 
@@ -16,6 +19,15 @@ class TransformersLayer(KVLayer, CacheLayerMixin):  # type: ignore[override]
     """A KVLayer whose tensors are made of the first keys and values that it sees."""
 
     is_compileable = False  # generate() is not to compile by itself
+
+    def __init__(self, capacity: int, window: int | None, format: str | None, config: Any) -> None:
+        super().__init__(capacity, window, format)
+        self.config = config
+
+    def reads_blocks(self) -> bool:
+        """Whether `rf.register_attention`'s function is the model's attention now."""
+        name = self.config._attn_implementation
+        return ALL_ATTENTION_FUNCTIONS.get(name) is attention_forward
 
     @property
     def is_initialized(self) -> bool:
@@ -36,7 +48,8 @@ class TransformersLayer(KVLayer, CacheLayerMixin):  # type: ignore[override]
             torch._dynamo.mark_static_address(t)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Stores new tokens [B, Hkv, L, D]; returns all keys and values that they see, in order.
+        """Stores new tokens [B, Hkv, L, D]; returns all keys and values that they see, in order: as Q8_0 blocks, where
+        these are stored and the model's attention is the one that reads them.
 
         While shapes are frozen, with slots beyond the last token, which the causal rule hides.
         """
@@ -45,12 +58,12 @@ class TransformersLayer(KVLayer, CacheLayerMixin):  # type: ignore[override]
         length = key_states.shape[2]
         visible, _ = self.get_mask_sizes(length)
         space = self.open(length, ordered=True)
-        slots = space.start[:, None] + torch.arange(length, device=space.start.device)
-        rows = torch.arange(len(slots), device=slots.device)[:, None]
-        for all_tokens, new in ((space.keys, key_states), (space.values, value_states)):
-            all_tokens.transpose(1, 2)[rows, slots] = new.transpose(1, 2)
+        space.write(key_states, value_states)
         self.commit(space, length)
-        return space.keys[:, :, :visible], space.values[:, :, :visible]
+        keys, values = space.keys[:, :, :visible], space.values[:, :, :visible]
+        if space.in_blocks and not self.reads_blocks():
+            return q8_0.decode(keys, key_states.dtype), q8_0.decode(values, key_states.dtype)
+        return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, Any]:
         """Slots that `update` will return, and the position of the first."""
@@ -58,7 +71,7 @@ class TransformersLayer(KVLayer, CacheLayerMixin):  # type: ignore[override]
             old = min(self.seen, self.slots - 1) if self.is_ring else self.seen
             return old + query_length, self.seen - old
         if not self.is_ring:
-            return self.slots + (query_length if self.format else 0), 0
+            return self.slots, 0
         return self.slots - 1 + query_length, (self.get_seq_length() - (self.slots - 1)).clamp(min=0)
 
     def get_seq_length(self) -> Any:
@@ -90,5 +103,5 @@ def cache_for_model(model: Any, capacity: int, format: str | None) -> Transforme
     if capacity < 1 or format not in (None, "Q8_0"):
         raise ValueError(f"expected a positive capacity and the format None or 'Q8_0', got {capacity} and {format!r}")
     return TransformersKVCache(
-        [TransformersLayer(capacity, window if kind == "sliding_attention" else None, format) for kind in kinds]
+        [TransformersLayer(capacity, window if kind == "sliding_attention" else None, format, config) for kind in kinds]
     )

@@ -10,6 +10,7 @@ from rocforge_ops.cache.layer import Space
 from rocforge_ops.config import MultiQueryConfig
 from rocforge_ops.nn.rotary import RotaryAngles
 from rocforge_ops.ops.mqa_attention import mqa_attention
+from rocforge_ops.ops.mqa_attention_q8_0 import mqa_attention_q8_0
 from rocforge_ops.ops.qkv_rope_cache import qkv_rope_cache
 from rocforge_ops.ops.rotary_embedding import rotary_embedding
 
@@ -107,7 +108,8 @@ class MultiQueryAttention(nn.Module):
         if not self.config.causal:
             seen["causal"] = "none"
         scores: dict[str, Any] = {"scale": self.config.scale, "softcap": self.config.softcap, "sinks": self.sinks}
-        attended = mqa_attention(query, key, value, attn_mask=attn_mask, **scores, **seen)
+        attend = mqa_attention_q8_0 if key.dtype == torch.uint8 else mqa_attention
+        attended = attend(query, key, value, attn_mask=attn_mask, **scores, **seen)
         assert isinstance(attended, Tensor)
         return self.out(attended.transpose(1, 2).flatten(2))
 
@@ -158,9 +160,10 @@ class MultiQueryAttention(nn.Module):
             table = self.angles.table(cache.capacity, old.device)
             position_ids = old[:, None] + torch.arange(length, device=old.device) if table is None else None
         if table is not None:
-            query = self._fused(parts, space, slots, *table, position_ids=old)
+            query = self._fused(parts, space, slots, *table, position_ids=old, lengths=lengths)
         else:
-            query = self._fused(parts, space, slots, *self._angles(position_ids, length, old.device))
+            angles = self._angles(position_ids, length, old.device)
+            query = self._fused(parts, space, slots, *angles, lengths=lengths)
         layer.commit(space, length, lengths)
         if mask is not None:
             mask, space.keys, space.values = space.under_mask(mask)
@@ -188,12 +191,18 @@ class MultiQueryAttention(nn.Module):
         cos: Tensor | None,
         sin: Tensor | None,
         position_ids: Tensor | None = None,
+        lengths: Tensor | None = None,
     ) -> Tensor:
         """Writes key and value into `space`; returns the query [B, Hq, L, D]."""
-        return qkv_rope_cache(
+        keys, values, ring = space.keys, space.values, space.ring
+        if space.in_blocks:  # beside it, and from there in blocks
+            shape = (len(keys), self.config.num_kv_heads, parts[0].shape[1], self.config.head_dim)
+            keys, values = parts[0].new_empty(shape), parts[0].new_empty(shape)
+            slots, ring = torch.zeros_like(space.start), False
+        query = qkv_rope_cache(
             parts,
-            space.keys,
-            space.values,
+            keys,
+            values,
             slots,
             cos,
             sin,
@@ -202,8 +211,11 @@ class MultiQueryAttention(nn.Module):
             q_norm=None if self.q_norm is None else self.q_norm.weight,
             k_norm=None if self.k_norm is None else self.k_norm.weight,
             eps=self.config.qk_norm_eps,
-            ring=space.ring,
+            ring=ring,
         )
+        if space.in_blocks:
+            space.write(keys, values, lengths)
+        return query
 
     @property
     def _interleaved(self) -> bool:
