@@ -137,6 +137,7 @@ struct QuantizedFormat {
   static constexpr bool is_plain = false;
   static constexpr bool has_offset = false;  // without an offset nothing is added, so that -0 stays -0
   static constexpr float level_unit = 1.0f;
+  static constexpr bool has_values = false;  // values8(block, group, float[8]): level * level_unit by a shorter way
 };
 struct PlainFormat {
   static constexpr bool is_plain = true;
@@ -153,9 +154,15 @@ template <class F, class Levels> ROCFORGE_HD void weights8(Levels levels, Scale 
 
 // Weights 8 * group .. 8 * group + 7 of one block.
 template <class F> ROCFORGE_HD void decode8(const typename F::Block &block, int group, float out[8]) {
-  Float8 weights;
-  weights8<F>(F::levels8(block, group), F::scale(block, group), weights);
-  store(weights, out);
+  if constexpr (F::has_values) {
+    F::values8(block, group, out);
+    const float d = F::scale(block, group).d;
+    for (int i = 0; i < 8; ++i) out[i] *= d;
+  } else {
+    Float8 weights;
+    weights8<F>(F::levels8(block, group), F::scale(block, group), weights);
+    store(weights, out);
+  }
 }
 
 // Weights 8 * group .. 8 * group + 7 of a row of blocks, plain types too.

@@ -17,11 +17,33 @@ ROCFORGE_HD uint32_t unpack6(uint32_t bits) {
   return (pairs & 0x003f003f) | (pairs & 0x0fc00fc0) << 2;
 }
 
-// Codes 8 * group .. 8 * group + 7, one a byte.
-ROCFORGE_HD Int8x8 mxfp6_codes(const MXFP6Block &block, int group) {
+// Codes 8 * group .. 8 * group + 7: four in each word, the lowest first, and bits that are none of theirs above.
+struct MXFP6Codes {
+  uint32_t low, high;
+};
+ROCFORGE_HD MXFP6Codes mxfp6_bits(const MXFP6Block &block, int group) {
   const uint8_t *const qs = block.qs + 6 * group;
   const uint32_t low = load<uint32_t>(qs), high = load<uint16_t>(qs + 4);
-  return join(unpack6(low), unpack6(low >> 24 | high << 8));
+  return {low, low >> 24 | high << 8};
+}
+
+// The same, one a byte.
+ROCFORGE_HD Int8x8 mxfp6_codes(const MXFP6Block &block, int group) {
+  const MXFP6Codes codes = mxfp6_bits(block, group);
+  return join(unpack6(codes.low), unpack6(codes.high));
+}
+
+// Their values. A code whose sign, exponent and mantissa stand where those of a float32 do is its value over 2^(127 -
+// bias); with an exponent of 0 it is a subnormal there too. Minus zero becomes zero.
+template <int kMantissaBits> ROCFORGE_HD void mxfp6_values(MXFP6Codes codes, float values[8]) {
+  constexpr int kShift = 3 + kMantissaBits;
+  constexpr uint32_t kMask = 1u << 31 | 0x1fu << (26 - kShift);
+  constexpr float kUnit = kMantissaBits == 2 ? 0x1p124f : 0x1p126f;
+  for (int i = 0; i < 8; ++i) {
+    const uint32_t on_top = (i < 4 ? codes.low : codes.high) << (26 - 6 * (i % 4));
+    const auto placed = static_cast<uint32_t>(static_cast<int32_t>(on_top) >> kShift) & kMask;
+    values[i] = bit_cast<float>(placed) * kUnit + 0.0f;
+  }
 }
 
 // Magnitudes with the sign of the bit in the same position; zero stays zero.

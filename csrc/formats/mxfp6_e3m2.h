@@ -13,10 +13,14 @@ struct MXFP6_E3M2 : QuantizedFormat {
   static constexpr int block_size = 32;
   static constexpr int scale_size = 32;
   static constexpr float level_unit = 0.0625f;
+  static constexpr bool has_values = true;
   using Block = MXFP6Block;
   static_assert(sizeof(Block) == 25);
 
   static ROCFORGE_HD Scale scale(const Block &block, int) { return {float_from_e8m0(block.e)}; }
+  static ROCFORGE_HD void values8(const Block &block, int group, float out[8]) {
+    mxfp6_values<2>(mxfp6_bits(block, group), out);
+  }
   static ROCFORGE_HD Int16x8 levels8(const Block &block, int group) {
     const Int8x8 codes = mxfp6_codes(block, group);
     const Int8x8 low4 = codes & each(0x0f), large = mask_from_bits((codes >> 4) & each(0x01));

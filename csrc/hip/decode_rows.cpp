@@ -24,9 +24,21 @@ bool aligned(const RowMap &map, const formats::FormatInfo &format) {
   return bits % align == 0;
 }
 
+// The same work; rows that follow each other without a gap become one.
+DecodeRows joined(DecodeRows work, const formats::FormatInfo &format) {
+  const int64_t row_bytes = work.weights / format.block_size * format.block_bytes;
+  if (!work.map.indices && work.map.dims == 1 && work.map.strides[0] == row_bytes) {
+    work.weights *= work.rows;
+    work.rows = 1;
+    work.map.strides[0] = 0;
+  }
+  return work;
+}
+
 }  // namespace
 
-void decode_rows(int format, OutType out_type, const DecodeRows &work, void *stream) {
+void decode_rows(int format, OutType out_type, const DecodeRows &rows, void *stream) {
+  const DecodeRows work = joined(rows, formats::kFormats[format]);
   const int pair = format % (kDecodeShards / 2), odd = aligned(work.map, formats::kFormats[format]) ? 0 : 1;
   shard_at(2 * pair + odd, std::make_integer_sequence<int, kDecodeShards>())(format, out_type, work, stream);
 }

@@ -10,17 +10,14 @@
 // gpu.h first: it says what the formats' functions are on this device.
 #include "formats/registry.h"
 #include "hip/decode_rows.h"
+#include "hip/decode_stage.h"
 
 namespace rocforge::gpu {
 namespace {
 
 static_assert(ROCFORGE_SHARDS == kDecodeShards, "CMake and decode_rows.h agree");
-constexpr bool kAligned = formats::kAlignedBlocks;
 
 constexpr int kThreads = 256;
-// Groups of 8 weights that a thread decodes. Rows of blocks have whole fours of them; two plain values or more are one
-// load anyway.
-template <class Format> constexpr int kThreadGroups = Format::is_plain ? 2 : 4;
 template <class Format> constexpr int kTileGroups = kThreads * kThreadGroups<Format>;
 constexpr int64_t kMostTiles = INT32_MAX;  // of a launch
 
@@ -63,6 +60,16 @@ template <class Format, bool kOneRow> ROCFORGE_DEVICE Tile tile_of_workgroup(con
   return tile;
 }
 
+ROCFORGE_DEVICE void fill_nan(float (&values)[8]) {
+#pragma unroll
+  for (float &value : values) value = __builtin_nanf("");
+}
+
+// Which of the tile's rows its group `i` is in.
+template <bool kOneRow> ROCFORGE_DEVICE uint32_t row_of(const Tiling &tiling, uint32_t i) {
+  return kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups);
+}
+
 // Where row `row` begins, from map.first; negative when an index points outside of the table. An offset, because the
 // compiler follows map.first into global memory, and not a pointer that may be null.
 ROCFORGE_DEVICE int64_t row_offset(const RowMap &map, int64_t row) {
@@ -82,56 +89,90 @@ ROCFORGE_DEVICE int64_t row_offset(const RowMap &map, int64_t row) {
   return offset + rest * map.strides[0];
 }
 
-// Weights 8 * group .. of a row that has `weights` of them; what lies behind the row's end is not read.
+// The thread's weights of a tile of blocks.
+template <class Format, bool kOneRow>
+ROCFORGE_DEVICE void decode_blocks(const RowMap &map, const Tiling &tiling, const Tile &tile, PackedWord *lds,
+                                   float (&values)[kThreadGroups<Format>][8]) {
+  using Stage = Stage<Format, kOneRow>;
+  constexpr int kBlockGroups = Format::block_size / 8, kBlockBytes = Stage::kBlockBytes;
+  constexpr int64_t kPieceBytes = kTileGroups<Format> / kBlockGroups * kBlockBytes;
+  const uint8_t *const piece = map.first + tile.piece * kPieceBytes;
+  const int wave_first = wave_id() * Stage::kWaveBlocks, left = tile.limit / kBlockGroups - wave_first;
+  const int own = lane_id() / kBlockLanes<Format>, block = own < left ? own : left - 1;  // past the end: the last again
+  const typename Format::Block *at;
+  int64_t offset = 0;
+  if constexpr (kOneRow) {
+    const int count = left < Stage::kWaveBlocks ? left : Stage::kWaveBlocks;
+    at = Stage::bring(lds, piece + wave_first * kBlockBytes, count) + block;
+  } else {
+    const uint32_t group = (wave_first + block) * kBlockGroups;
+    const uint32_t row = row_of<kOneRow>(tiling, group);
+    const uint32_t in_row = (group - row * tiling.row_groups.divisor) / kBlockGroups;
+    offset = row_offset(map, tile.first_row + row);
+    at = Stage::bring(lds, piece + (offset < 0 ? 0 : offset) + in_row * kBlockBytes, 1);
+  }
+  const int first = lane_id() % kBlockLanes<Format> * kThreadGroups<Format>;
+#pragma unroll
+  for (int g = 0; g < kThreadGroups<Format>; ++g) {
+    formats::decode8<Format>(*at, first + g, values[g]);
+    if (offset < 0) fill_nan(values[g]);
+  }
+}
+
+// Weights 8 * group .. of a row of plain values that has `weights` of them; what lies behind the row's end is not read.
 template <class Format>
-ROCFORGE_DEVICE void decode_group(const uint8_t *row, uint32_t group, int64_t weights, float (&values)[8]) {
-  using Block = typename Format::Block;
-  const auto *const blocks = reinterpret_cast<const Block *>(row);
-  if constexpr (!Format::is_plain) {
-    formats::decode8<Format>(blocks, static_cast<int64_t>(group), values);
-  } else if (8 * group + 8 <= weights) {
-    Vec<Block, 8> eight;
+ROCFORGE_DEVICE void decode_plain8(const uint8_t *row, uint32_t group, int64_t weights, float (&values)[8]) {
+  using Value = typename Format::Block;
+  const auto *const eight_of = reinterpret_cast<const Value *>(row) + 8 * group;
+  if (8 * group + 8 <= weights) {
+    Vec<Value, 8> eight;
     if constexpr (kAligned) {
-      eight = load<8>(blocks + 8 * group);
+      eight = load<8>(eight_of);
     } else {
 #pragma unroll
-      for (int i = 0; i < 8; ++i) eight[i] = blocks[8 * group + i];
+      for (int i = 0; i < 8; ++i) eight[i] = eight_of[i];
     }
 #pragma unroll
     for (int i = 0; i < 8; ++i) values[i] = Format::value(eight[i]);
   } else {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      if (8 * group + i < weights) values[i] = Format::value(blocks[8 * group + i]);
+      if (8 * group + i < weights) values[i] = Format::value(eight_of[i]);
     }
   }
 }
 
-// Stores the 8 * kGroups values of each thread to the tile's output, whose first `limit` groups exist. The values go
-// through LDS so that each instruction of a wave stores one piece of memory without gaps. A wave uses its own part of
-// LDS only.
-template <class Out, int kGroups>
-ROCFORGE_DEVICE void store_tile(Out *tile, const float (&values)[kGroups][8], int limit) {
-  using Words = Vec<uint32_t, 4>;
-  constexpr int kChunk = 16 / sizeof(Out);       // values in 16 bytes
-  constexpr int kChunks = 8 * kGroups / kChunk;  // of a thread: 2, 4 or 8
-  SHARED(Words, staged, [kThreads * kChunks]);
-  // Chunk c lies at position(c): neighbouring lanes meet different banks when they write and when they read.
-  const auto position = [](int chunk) { return chunk ^ (chunk >> 3 & (kChunks - 1)); };
-  const int lane = lane_id(), wave_first = wave_id() * kWave * kChunks;
+// The thread's values of a tile of rows of plain values. Threads past the end decode the last group again: without a
+// branch, all loads are under way at once.
+template <class Format, bool kOneRow>
+ROCFORGE_DEVICE void decode_plain(const RowMap &map, const Tiling &tiling, const Tile &tile, int64_t weights,
+                                  float (&values)[kThreadGroups<Format>][8]) {
+  constexpr int64_t kPieceBytes = kTileGroups<Format> * 8 * sizeof(typename Format::Block);
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    float chunk[kChunk];
-#pragma unroll
-    for (int j = 0; j < kChunk; ++j) chunk[j] = values[c * kChunk / 8][c * kChunk % 8 + j];
-    staged[wave_first + position(lane * kChunks + c)] = bits_as<Words>(convert<Out>(chunk));
+  for (int g = 0; g < kThreadGroups<Format>; ++g) {
+    const int own = kThreadGroups<Format> * threadIdx.x + g;
+    const uint32_t i = own < tile.limit ? own : tile.limit - 1, row = row_of<kOneRow>(tiling, i);
+    const uint32_t group = kOneRow ? i : i - row * tiling.row_groups.divisor;
+    const int64_t offset = kOneRow ? 0 : row_offset(map, tile.first_row + row);
+    decode_plain8<Format>(map.first + tile.piece * kPieceBytes + (offset < 0 ? 0 : offset), group, weights, values[g]);
+    if (offset < 0) fill_nan(values[g]);
   }
-  syncwave();
+}
+
+// Rows whose weights are no multiple of 8 need not keep the output aligned.
+template <class Out, bool kOneRow, int kGroups>
+ROCFORGE_DEVICE void store_singly(Out *out, const Tiling &tiling, const Tile &tile, int64_t row_weights,
+                                  int64_t weights, const float (&values)[kGroups][8]) {
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const int chunk = c * kWave + lane, weight = (wave_first + chunk) * kChunk;
-    const auto words = bits_as<Vec<Out, kChunk>>(staged[wave_first + position(chunk)]);
-    if (weight < 8 * limit) store_streaming(tile + weight, words);
+  for (int g = 0; g < kGroups; ++g) {
+    const int i = kGroups * threadIdx.x + g;
+    const uint32_t row = row_of<kOneRow>(tiling, i), group = i - row * tiling.row_groups.divisor;
+#pragma unroll
+    for (int j = 0; j < 8; ++j) {
+      if (i < tile.limit && 8 * group + j < weights) {
+        out[row * row_weights + 8 * group + j] = from_float<Out>(values[g][j]);
+      }
+    }
   }
 }
 
@@ -140,43 +181,26 @@ template <class Format, class Out, bool kOneRow>
 __global__ void __launch_bounds__(kThreads)
     decode_rows_kernel(const RowMap map, const Tiling tiling, Out *__restrict__ out, int64_t rows, int64_t weights) {
   constexpr int kGroups = kThreadGroups<Format>, kTile = kTileGroups<Format>;
-  constexpr int64_t kPieceBytes = kTile * 8 / Format::block_size * sizeof(typename Format::Block);
+  constexpr int kWaveWords = wave_words<Format, Out, kOneRow>();
+  SHARED(PackedWord, lds, [kThreads / kWave * kWaveWords]);
+  PackedWord *const own = lds + wave_id() * kWaveWords;  // a wave uses its own part only
   const Tile tile = tile_of_workgroup<Format, kOneRow>(tiling, rows);
-  const int64_t weights_left = weights - tile.piece * kTile * 8;  // of a row, from this piece on
+  const int wave_first = wave_id() * kWave * kGroups;
+  if (wave_first >= tile.limit) return;
   Out *const tile_out = out + tile.first_row * weights + tile.piece * kTile * 8;
-  const auto row_of = [&](uint32_t i) { return kOneRow || tiling.long_row ? 0 : divide(i, tiling.row_groups); };
-
-  // Threads past the end decode the last groups again: without a branch, all loads are under way at once.
-  const int last = tile.limit - 1, last_thread = last / kGroups;
-  const uint32_t first = kGroups * (static_cast<int>(threadIdx.x) < last_thread ? threadIdx.x : last_thread);
   float values[kGroups][8] = {};
-#pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    // The groups of a thread lie in one row, but for plain rows, which may have any number of them.
-    const uint32_t i = Format::is_plain && static_cast<int>(first + g) > last ? last : first + g;
-    const uint32_t row = row_of(Format::is_plain ? i : first);
-    const uint32_t group = kOneRow ? i : i - row * tiling.row_groups.divisor;
-    const int64_t offset = kOneRow ? 0 : row_offset(map, tile.first_row + row);
-    const uint8_t *const start = map.first + tile.piece * kPieceBytes + (offset < 0 ? 0 : offset);
-    decode_group<Format>(start, group, weights_left, values[g]);
-#pragma unroll
-    for (float &value : values[g]) value = offset < 0 ? __builtin_nanf("") : value;
-  }
-  if (!Format::is_plain || weights % 8 == 0) {
-    store_tile(tile_out, values, tile.limit);
-  } else {  // rows of plain values need not keep the output aligned
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) {
-      const int i = kGroups * threadIdx.x + g;
-      const uint32_t row = row_of(i), group = i - row * tiling.row_groups.divisor;
-#pragma unroll
-      for (int j = 0; j < 8; ++j) {
-        if (i < tile.limit && 8 * group + j < weights_left) {
-          tile_out[row * weights + 8 * group + j] = from_float<Out>(values[g][j]);
-        }
-      }
+  if constexpr (Format::is_plain) {
+    const int64_t weights_left = weights - tile.piece * kTile * 8;  // of a row, from this piece on
+    decode_plain<Format, kOneRow>(map, tiling, tile, weights_left, values);
+    if (weights % 8 != 0) {
+      store_singly<Out, kOneRow>(tile_out, tiling, tile, weights, weights_left, values);
+      return;
     }
+  } else {
+    decode_blocks<Format, kOneRow>(map, tiling, tile, own, values);
+    syncwave();  // the packed bytes are done with
   }
+  store_wave(tile_out + wave_first * 8, own, values, (tile.limit - wave_first) * 8);
 }
 
 template <class Format, class Out> void launch_decode(const DecodeRows &work, void *stream) {
