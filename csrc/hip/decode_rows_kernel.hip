@@ -17,7 +17,7 @@ namespace {
 
 static_assert(ROCFORGE_SHARDS == kDecodeShards, "CMake and decode_rows.h agree");
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 template <class Format> constexpr int kTileGroups = kThreads * kThreadGroups<Format>;
 constexpr int64_t kMostTiles = INT32_MAX;  // of a launch
 
