@@ -13,16 +13,16 @@ import struct
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from amd_code.objects import MAGIC, unbundle  # noqa: E402
+
+from machine_code.instructions import more_instructions  # noqa: E402
 
 LDS_BYTES = 64 << 10  # of a workgroup
 Numbers = ctypes.POINTER(ctypes.c_uint32)
@@ -83,49 +83,6 @@ class Machine:
         file = Path(self.folder.name) / f"{bundle:x}.co"
         file.write_bytes(unbundle(ctypes.string_at(bundle, end), file)[self.arch])
         return self.open(str(file))
-
-
-def more_instructions(hook_for: Callable) -> Callable:
-    """What the emulator has not: s_getpc_b64, by which code finds its tables, and stores of accumulation registers to
-    LDS, which it takes from the vector registers of the same numbers."""
-
-    def hook(code, pc: int):
-        low, high = struct.unpack("<II", ctypes.string_at(pc, 8))
-        cdna = code.arch == "cdna"
-        if low >> 23 == 0x17D and low >> 8 & 0xFF == (0x1C if cdna else 0x47):
-            return getpc(low >> 16 & 0x7F), 4
-        if cdna and low >> 25 == 0x6D:  # the bit of LDS instructions that means accumulation registers
-            opcode = low >> 17 & 0xFF
-            if opcode not in WRITTEN_REGISTERS:
-                raise NotImplementedError(f"LDS instruction {opcode:#x} with accumulation registers")
-            return write_lds(WRITTEN_REGISTERS[opcode], low & 0xFFFF, high & 0xFF, high >> 8 & 0xFF), 8
-        return hook_for(code, pc)
-
-    return hook
-
-
-WRITTEN_REGISTERS = {0x0D: 1, 0x4D: 2, 0xDE: 3, 0xDF: 4}  # of ds_write_b32, _b64, _b96, _b128
-
-
-def getpc(register: int) -> Callable:
-    def run(wave) -> None:
-        wave.next(4)
-        wave.S[register : register + 2] = wave.S[256:258]  # where the emulator keeps the address
-
-    return run
-
-
-def write_lds(registers: int, offset: int, address: int, data: int) -> Callable:
-    def run(wave) -> None:
-        lanes = wave.exec()
-        first = wave.V[address].astype(np.int64)[lanes] + offset
-        if lanes.any() and first.max() + 4 * registers > wave.nlds:
-            raise RuntimeError("write past the end of LDS")
-        words = np.ascontiguousarray(wave.A[data : data + registers, lanes].T).view(np.uint8)
-        wave.L[first[:, None] + np.arange(4 * registers)] = words
-        wave.next(8)
-
-    return run
 
 
 @functools.cache

@@ -1,0 +1,81 @@
+"""Instructions that the emulator lacks or gets wrong, executed with NumPy."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+WRITTEN_REGISTERS = {0x0D: 1, 0x4D: 2, 0xDE: 3, 0xDF: 4}  # of ds_write_b32, _b64, _b96, _b128
+PART_OF_REGISTER = 0xF9  # as the first operand: the next word says which part
+NEGATIVE, ABSOLUTE = 1 << 20, 1 << 21  # in that word, of the first operand; of the second, 8 bits higher
+SIGNS = (NEGATIVE | ABSOLUTE) * 0x101
+
+
+def more_instructions(hook_for: Callable) -> Callable:
+    """What amdemu.hook_for returns, after a look at
+
+    - s_getpc_b64, by which code finds its tables;
+    - stores of accumulation registers to LDS, which the emulator takes from the vector registers of the same numbers;
+    - signs of operands that are parts of a register (SDWA), which it ignores.
+    """
+
+    def hook(code, pc: int):
+        low, high = struct.unpack("<II", ctypes.string_at(pc, 8))
+        cdna = code.arch == "cdna"
+        if low >> 23 == 0x17D and low >> 8 & 0xFF == (0x1C if cdna else 0x47):
+            return getpc(low >> 16 & 0x7F), 4
+        if cdna and low >> 25 == 0x6D:  # the bit of LDS instructions that means accumulation registers
+            opcode = low >> 17 & 0xFF
+            if opcode not in WRITTEN_REGISTERS:
+                raise NotImplementedError(f"LDS instruction {opcode:#x} with accumulation registers")
+            return write_lds(WRITTEN_REGISTERS[opcode], low & 0xFFFF, high & 0xFF, high >> 8 & 0xFF), 8
+        if cdna and low >> 31 == 0 and low & 0x1FF == PART_OF_REGISTER and high & SIGNS:
+            return convert_half(low, high), 8
+        return hook_for(code, pc)
+
+    return hook
+
+
+def getpc(register: int) -> Callable:
+    def run(wave) -> None:
+        wave.next(4)
+        wave.S[register : register + 2] = wave.S[256:258]  # where the emulator keeps the address
+
+    return run
+
+
+def write_lds(registers: int, offset: int, address: int, data: int) -> Callable:
+    def run(wave) -> None:
+        lanes = wave.exec()
+        first = wave.V[address].astype(np.int64)[lanes] + offset
+        if lanes.any() and first.max() + 4 * registers > wave.nlds:
+            raise RuntimeError("write past the end of LDS")
+        words = np.ascontiguousarray(wave.A[data : data + registers, lanes].T).view(np.uint8)
+        wave.L[first[:, None] + np.arange(4 * registers)] = words
+        wave.next(8)
+
+    return run
+
+
+def convert_half(low: int, high: int) -> Callable:
+    """v_cvt_f32_f16 of half a register, its sign changed: what a product with the negative of a half becomes."""
+    source, destination, part = high & 0xFF, low >> 17 & 0xFF, high >> 16 & 7
+    is_convert = low >> 25 == 0x3F and low >> 9 & 0xFF == 0x0B
+    # All of the destination, no clamping or scaling, half of a vector register.
+    if not is_convert or high & 0xFF00 != 0x0600 or part not in (4, 5) or high & 0xFFC80000:
+        raise NotImplementedError(f"signs of the operands of {low:#010x} {high:#010x}")
+
+    def run(wave) -> None:
+        lanes = wave.exec()
+        half = (wave.V[source] >> np.uint32(16 * (part - 4))).astype(np.uint16)
+        if high & ABSOLUTE:
+            half &= np.uint16(0x7FFF)
+        if high & NEGATIVE:
+            half ^= np.uint16(0x8000)
+        wave.V[destination][lanes] = half.view(np.float16).astype(np.float32).view(np.uint32)[lanes]
+        wave.next(8)
+
+    return run
