@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from amd_code.objects import MAGIC, unbundle  # noqa: E402
 
-from machine_code.instructions import more_instructions  # noqa: E402
+from machine_code.instructions import more_instructions, repair_16_bit_registers  # noqa: E402
 
 LDS_BYTES = 64 << 10  # of a workgroup
 Numbers = ctypes.POINTER(ctypes.c_uint32)
@@ -37,6 +37,7 @@ class Machine:
     def __init__(self, arch: str):
         import amdemu  # on PYTHONPATH by run.py
 
+        repair_16_bit_registers(amdemu.emu())
         amdemu.hook_for = more_instructions(amdemu.hook_for)
         self.arch = arch
         self.open = amdemu.CodeObject
@@ -65,6 +66,7 @@ class Machine:
             raise RuntimeError(f"{symbol}: {lds} bytes of LDS, a workgroup has {LDS_BYTES}")
         if block[0] * block[1] * block[2] > kernel[".max_flat_workgroup_size"]:
             raise RuntimeError(f"{symbol}: workgroup of {block}, compiled for {kernel['.max_flat_workgroup_size']}")
+        code.last_register_used = symbol in code.full
         own = [a for a in kernel[".args"] if not a[".value_kind"].startswith("hidden_")]
         values = [(ctypes.c_uint8 * argument[".size"]).from_address(arguments[i]) for i, argument in enumerate(own)]
         statistics = code.run(symbol, grid, block, values, dyn_lds=dynamic_lds, order="rev")
@@ -82,7 +84,12 @@ class Machine:
             end = max(end, start + size)
         file = Path(self.folder.name) / f"{bundle:x}.co"
         file.write_bytes(unbundle(ctypes.string_at(bundle, end), file)[self.arch])
-        return self.open(str(file))
+        code = self.open(str(file))
+        # amdemu refuses a kernel that uses all vector registers; more_instructions refuses what needs the last of them.
+        code.full = {name for name, k in code.kernels.items() if k[".vgpr_count"] - k.get(".agpr_count", 0) == 256}
+        for name in code.full:
+            code.kernels[name][".vgpr_count"] -= 1
+        return code
 
 
 @functools.cache

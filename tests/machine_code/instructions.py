@@ -1,10 +1,13 @@
-"""Instructions that the emulator lacks or gets wrong, executed with NumPy."""
+"""Instructions that the emulator lacks or gets wrong."""
 
 from __future__ import annotations
 
 import ctypes
+import inspect
 import struct
+import textwrap
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 
@@ -14,12 +17,30 @@ NEGATIVE, ABSOLUTE = 1 << 20, 1 << 21  # in that word, of the first operand; of 
 SIGNS = (NEGATIVE | ABSOLUTE) * 0x101
 
 
+def repair_16_bit_registers(emulator: ModuleType) -> None:
+    """Gives 16-bit instructions of wave64 architectures their registers 128 to 255.
+
+    The emulator takes those numbers for upper halves of registers 0 to 127. They are that on RDNA 3 and 4 only.
+    """
+    for name in ("_compile_vop12", "_load_vsrc0", "_compile_vopc"):
+        function = getattr(emulator, name)
+        source = textwrap.dedent(inspect.getsource(function))
+        for first in ("128", "384"):  # as a vector register, and as an operand of any kind
+            source = source.replace(f">= _c({first})", f">= _c({first} if ctx.wave_size == 32 else 512)")
+        if "512" not in source:
+            raise RuntimeError(f"{emulator.__file__}: {name} is not that of tinygrad a9069c177")
+        repaired: dict[str, Callable] = {}
+        exec(compile(source, inspect.getsourcefile(function) or name, "exec"), vars(emulator), repaired)
+        function.__code__ = repaired[name].__code__  # in place: the emulator's tables hold the function
+
+
 def more_instructions(hook_for: Callable) -> Callable:
     """What amdemu.hook_for returns, after a look at
 
     - s_getpc_b64, by which code finds its tables;
     - stores of accumulation registers to LDS, which the emulator takes from the vector registers of the same numbers;
-    - signs of operands that are parts of a register (SDWA), which it ignores.
+    - signs of operands that are parts of a register (SDWA), which it ignores;
+    - moves between lanes (DPP), for which amdemu takes the last vector register.
     """
 
     def hook(code, pc: int):
@@ -34,7 +55,10 @@ def more_instructions(hook_for: Callable) -> Callable:
             return write_lds(WRITTEN_REGISTERS[opcode], low & 0xFFFF, high & 0xFF, high >> 8 & 0xFF), 8
         if cdna and low >> 31 == 0 and low & 0x1FF == PART_OF_REGISTER and high & SIGNS:
             return convert_half(low, high), 8
-        return hook_for(code, pc)
+        found = hook_for(code, pc)
+        if found and found[0].__name__ == "dpp" and code.last_register_used:
+            raise NotImplementedError("a lane move in a kernel that uses all vector registers")
+        return found
 
     return hook
 
