@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import multiprocessing
 import re
 from concurrent.futures import ProcessPoolExecutor
@@ -69,9 +68,10 @@ def test_inputs_are_the_same_every_time():
 
 @pytest.mark.parametrize("module", selftest.OPERATORS, ids=lambda module: module.OPERATOR)
 def test_every_kernel_is_right(module, kernel_device, reference):
-    # The emulation computes attention slowly, and has tests of its own: a sample of its hundreds of lines.
-    step = 5 if KERNELS and module.OPERATOR.startswith("mqa_attention") else 1
-    for case in itertools.islice(module.cases(), 0, None, step):
+    cases = list(module.cases())
+    if KERNELS:  # slow, and the kernels have tests of their own: some of the lines, with every dtype, of small heads
+        cases = [case for case in cases if not re.match("D (80|128|256) ", case.row)][::13]
+    for case in cases:
         result = case.run(module.OPERATOR, kernel_device, reference, timed=False)
         assert not result.wrong, result
 
