@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import reference
 import torch
+from conftest import KERNELS
 from torch import Tensor
 
 import rocforge_ops as rf
@@ -73,6 +74,11 @@ def pairs() -> list[tuple[str, str]]:
         return kinds[0] == kinds[1] or any(set(pair) <= exclusive for exclusive in EXCLUSIVE)
 
     return [pair for pair in itertools.combinations(FEATURES, 2) if not contradict(pair)]
+
+
+def sampled(parameters: list, step: int) -> list:
+    """All of them; of the slow emulation's every `step`-th."""
+    return parameters[:: step if KERNELS else 1]
 
 
 def options_of(names: tuple[str, ...], query: Tensor, key: Tensor) -> Options:

@@ -6,7 +6,6 @@ import attention_cases as cases
 import pytest
 import reference
 import torch
-from conftest import KERNELS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -97,16 +96,11 @@ def test_gradcheck(feature, reference_device):
     assert torch.autograd.gradcheck(attention, leaves)
 
 
-def sampled(parameters: list, step: int) -> list:
-    """All of them; of the slow emulation's every `step`-th."""
-    return parameters[:: step if KERNELS else 1]
-
-
 LENGTHS = [(45, 83), (83, 45)]
 
 
 @pytest.mark.parametrize(
-    "feature, dtype, lengths", sampled(list(itertools.product(cases.FEATURES, DTYPES, LENGTHS)), 5), ids=str
+    "feature, dtype, lengths", cases.sampled(list(itertools.product(cases.FEATURES, DTYPES, LENGTHS)), 5), ids=str
 )
 def test_feature(feature, dtype, lengths, device):
     batch = 1 if feature == "cu_seqlens" else 3
@@ -114,7 +108,7 @@ def test_feature(feature, dtype, lengths, device):
     check(query, key, value, **cases.options_of((feature,), query, key))
 
 
-@pytest.mark.parametrize("pair", sampled(cases.pairs(), 15), ids="-".join)
+@pytest.mark.parametrize("pair", cases.sampled(cases.pairs(), 15), ids="-".join)
 def test_pair_of_features(pair, device):
     batch = 1 if "cu_seqlens" in pair else 2
     query, key, value = cases.tensors(batch, 6, 2, 45, 83, 24, device=device, dtype=torch.float32)
@@ -125,7 +119,7 @@ ODD_LENGTHS = [(1, 1), (1, 151), (3, 7), (17, 127), (129, 64), (151, 3)]
 
 
 @pytest.mark.parametrize(
-    "head_dim, lengths", sampled(list(itertools.product([1, 7, 17, 72, 129], ODD_LENGTHS)), 7), ids=str
+    "head_dim, lengths", cases.sampled(list(itertools.product([1, 7, 17, 72, 129], ODD_LENGTHS)), 7), ids=str
 )
 def test_odd_sizes(head_dim, lengths, device):
     query, key, value = cases.tensors(2, 3, 1, *lengths, head_dim, 20, device=device, dtype=torch.float32)
@@ -158,7 +152,7 @@ HALF = [torch.float16, torch.bfloat16]
 
 
 @pytest.mark.parametrize(
-    "head_dim, dtype, value_dim", sampled(list(itertools.product(HEAD_DIMS, HALF, [None, 40])), 3), ids=str
+    "head_dim, dtype, value_dim", cases.sampled(list(itertools.product(HEAD_DIMS, HALF, [None, 40])), 3), ids=str
 )
 def test_head_sizes_of_tiles(head_dim, dtype, value_dim, kernel_device):
     """Rows and keys of more than a tile; the only head of keys has its work shared out."""

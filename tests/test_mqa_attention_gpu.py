@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import attention_cases as cases
 import pytest
 import torch
@@ -17,8 +19,10 @@ def seed():
     torch.manual_seed(11)
 
 
-@pytest.mark.parametrize("head_dim", [32, 40, 64, 72, 80, 96, 112, 128, 192, 256])
-@pytest.mark.parametrize("dtype", HALF, ids=str)
+HEAD_DIMS = [32, 40, 64, 72, 80, 96, 112, 128, 192, 256]
+
+
+@pytest.mark.parametrize("head_dim, dtype", cases.sampled(list(itertools.product(HEAD_DIMS, HALF)), 3), ids=str)
 def test_head_sizes(head_dim, dtype, kernel_device):
     """More rows than a tile, and a number of keys that is no multiple of one; decode beside it."""
     for rows, options in ((150, {"causal": "bottom_right"}), (2, {"causal": "bottom_right"}), (37, {"softcap": 2.0})):
@@ -47,11 +51,11 @@ def test_decode_of_every_group(group, rows, kernel_device):
     cases.check(query, key, value, causal="bottom_right")
 
 
-@pytest.mark.parametrize(
-    "names", [(f,) for f in cases.FEATURES if f != "cu_seqlens"] + [("sinks", "kv_lengths")], ids="-".join
-)
-@pytest.mark.parametrize("rows", [1, 9])
-def test_split_keys(names, rows, kernel_device):
+FEATURES_OF_SPLITS = [(name,) for name in cases.FEATURES if name != "cu_seqlens"] + [("sinks", "kv_lengths")]
+
+
+@pytest.mark.parametrize("rows, names", cases.sampled(list(itertools.product([1, 9], FEATURES_OF_SPLITS)), 3), ids=str)
+def test_split_keys(rows, names, kernel_device):
     """Long enough for several splits on any device; some of them may have no keys, or only hidden ones."""
     query, key, value = cases.tensors(2, 4, 2, rows, 2100, 64, device=kernel_device, dtype=torch.bfloat16)
     cases.check(query, key, value, **cases.options_of(names, query, key))
@@ -133,7 +137,7 @@ def test_packed_sequences(dtype, kernel_device):
     cuts = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)]).to(kernel_device, torch.int32)
     total = int(lengths.sum())
     query, key, value = cases.tensors(1, 6, 2, total, total, 64, device=kernel_device, dtype=dtype)
-    for options in ({}, {"causal": "bottom_right"}, {"causal": "bottom_right", "window": 9}):
+    for options in cases.sampled([{"causal": "bottom_right", "window": 9}, {"causal": "bottom_right"}, {}], 2):
         cases.check(query, key, value, cu_seqlens_q=cuts, cu_seqlens_k=cuts, **options)
 
 

@@ -21,10 +21,12 @@ FILES = (
     "test_linear.py",
     "test_mqa_attention.py",
     "test_mqa_attention_backward.py",
+    "test_mqa_attention_gpu.py",
     "test_mqa_attention_q8_0.py",
     "test_multi_query_pipeline.py",
     "test_qkv_rope_cache.py",
     "test_rotary_embedding.py",
+    "test_verify.py::test_every_kernel_is_right",
 )
 
 
