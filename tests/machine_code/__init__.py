@@ -69,8 +69,7 @@ class Machine:
         code.last_register_used = symbol in code.full
         own = [a for a in kernel[".args"] if not a[".value_kind"].startswith("hidden_")]
         values = [(ctypes.c_uint8 * argument[".size"]).from_address(arguments[i]) for i, argument in enumerate(own)]
-        # Generic addresses are taken for global memory; one in LDS or scratch ends the process.
-        statistics = code.run(symbol, grid, block, values, dyn_lds=dynamic_lds, order="rev", allow_flat=True)
+        statistics = code.run(symbol, grid, block, values, dyn_lds=dynamic_lds, order="rev")
         if "ROCFORGE_MACHINE_CODE_LOG" in os.environ:
             print(symbol, grid, block, *(f"{key} {statistics[key]}" for key in ("insts", "seconds")), file=sys.stderr)
 

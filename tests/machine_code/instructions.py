@@ -40,6 +40,7 @@ def more_instructions(hook_for: Callable) -> Callable:
     - s_getpc_b64, by which code finds its tables;
     - stores of accumulation registers to LDS, which the emulator takes from the vector registers of the same numbers;
     - signs of operands that are parts of a register (SDWA), which it ignores;
+    - generic addresses, which it takes for global memory: one in LDS or scratch then ends the process;
     - moves between lanes (DPP), for which amdemu takes the last vector register.
     """
 
@@ -55,12 +56,25 @@ def more_instructions(hook_for: Callable) -> Callable:
             return write_lds(WRITTEN_REGISTERS[opcode], low & 0xFFFF, high & 0xFF, high >> 8 & 0xFF), 8
         if cdna and low >> 31 == 0 and low & 0x1FF == PART_OF_REGISTER and high & SIGNS:
             return convert_half(low, high), 8
+        flat_to_global(code.arch, pc, low, high)
         found = hook_for(code, pc)
         if found and found[0].__name__ == "dpp" and code.last_register_used:
             raise NotImplementedError("a lane move in a kernel that uses all vector registers")
         return found
 
     return hook
+
+
+def flat_to_global(arch: str, pc: int, low: int, high: int) -> None:
+    """Rewrites a flat instruction of the loaded code as the global one."""
+    segment, no_scalar = (14, 0x7F) if arch == "cdna" else (16, 0x7C)
+    if arch == "rdna4" and low >> 24 == 0xEC:
+        low |= 2 << 24
+    elif arch != "rdna4" and low >> 26 == 0x37 and low >> segment & 3 == 0:
+        low, high = low | 2 << segment, high & ~(0x7F << 16) | no_scalar << 16
+    else:
+        return
+    ctypes.memmove(pc, struct.pack("<II", low, high), 8)
 
 
 def getpc(register: int) -> Callable:
