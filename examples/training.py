@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from torch import Tensor
 
@@ -79,8 +80,6 @@ def digest(tensors: Iterable[Tensor]) -> str:
 
 
 def plot(losses: list[float], file: Path, unit: str, title: str) -> None:
-    import matplotlib
-
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -58,6 +58,8 @@ def mul_mat_id(blocks: Tensor, x: Tensor, ids: Tensor, ggml_type: int, out_featu
     name = _checked(blocks.shape[1:], ggml_type, out_features, x.shape[-1])
     if x.dim() != 2 or ids.dim() != 2 or len(x) != len(ids):
         raise ValueError(f"x must be [rows, in] and ids [rows, n], got {list(x.shape)} and {list(ids.shape)}")
+    if ids.dtype not in (torch.int32, torch.int64):
+        raise TypeError(f"ids must be int32 or int64, got {ids.dtype}")
     experts, per_row = blocks.shape[0], ids.shape[-1]
     expert = torch.where((ids >= 0) & (ids < experts), ids, experts).reshape(-1)
     expert, order = expert.sort(stable=True)

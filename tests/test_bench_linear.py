@@ -55,7 +55,12 @@ def test_cold_weights():
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [(["--formats", "Q4"], "invalid choice"), (["--shapes", "4096"], "OUTxIN"), (["--dtypes", "int8"], "invalid")],
+    [
+        (["--formats", "Q4"], "invalid choice"),
+        (["--shapes", "4096"], "OUTxIN"),
+        (["--dtypes", "int8"], "invalid"),
+        (["--rows", "0"], "must be at least 1"),
+    ],
 )
 def test_bad_usage(wrong, message):
     run = rocforge("bench", "linear", "--device", "cpu", *wrong)

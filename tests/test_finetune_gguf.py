@@ -10,6 +10,7 @@ import rocforge_ops as rf
 
 pytest.importorskip("transformers", reason="loading models needs the hf extra")
 pytest.importorskip("gguf", reason="loading models needs the hf extra")
+pytest.importorskip("matplotlib", reason="the examples draw pictures")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -28,8 +29,6 @@ def finetune(monkeypatch):
 
 
 def test_two_runs_and_a_resumed_one_give_the_same_adapters(finetune, tmp_path, capsys, reference_device):
-    pytest.importorskip("matplotlib")
-
     def run(folder: str, steps: int, *more: str) -> dict[str, torch.Tensor]:
         options = ["--out", str(tmp_path / folder), "--steps", str(steps), "--rank", "2", "--sample", "2", *more]
         return {name: parameter.detach() for name, parameter in finetune.main(options).items()}
@@ -62,7 +61,6 @@ def test_adapters_start_from_the_model_itself(finetune):
 
 
 def test_what_cannot_be_resumed_is_refused(finetune, tmp_path, reference_device):
-    pytest.importorskip("matplotlib")
     options = ["--out", str(tmp_path), "--rank", "2", "--sample", "1"]
     with pytest.raises(SystemExit, match="nothing to resume"):
         finetune.main([*options, "--resume"])

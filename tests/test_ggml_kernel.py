@@ -132,3 +132,9 @@ def test_each_row_needs_its_experts(rows, ids):
 def test_no_experts():
     weights, ids = torch.zeros(0, 5, 144, dtype=torch.uint8), torch.full((3, 2), -1)
     assert not ggml_kernel.mul_mat_id(weights, torch.ones(3, 256), ids, Q4_K, 5).any()
+
+
+def test_experts_are_whole_numbers():
+    weights = torch.zeros(2, 5, 144, dtype=torch.uint8)
+    with pytest.raises(TypeError, match=r"ids must be int32 or int64, got torch\.float32"):
+        ggml_kernel.mul_mat_id(weights, torch.zeros(3, 256), torch.zeros(3, 2), Q4_K, 5)

@@ -55,6 +55,12 @@ def test_wrong_keys(tmp_path: Path, change: Callable[[dict[str, Any]], Any], mes
         rf.load_model(tmp_path / "model.gguf")
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float64])
+def test_wrong_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=f"dtype must be float32, float16 or bfloat16, got {dtype}"):
+        rf.load_model(tmp_path / "model.gguf", dtype=dtype)
+
+
 def test_wrong_tensors(tmp_path: Path) -> None:
     path = tmp_path / "model.gguf"
     case = dataclasses.replace(CASES["llama"], extra=lambda config: {"rope_freqs.weight": np.float32([1, 2, 3])})

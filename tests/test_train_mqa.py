@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytest.importorskip("matplotlib", reason="the examples draw pictures")
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -23,8 +24,6 @@ def train_mqa(monkeypatch):
 
 
 def test_two_runs_and_a_resumed_one_give_the_same_weights(train_mqa, tmp_path, reference_device):
-    pytest.importorskip("matplotlib")
-
     def run(folder: str, steps: int, *more: str) -> dict[str, torch.Tensor]:
         options = ["--out", str(tmp_path / folder), "--steps", str(steps), "--sample", "5", *more]
         return train_mqa.main(options).state_dict()
@@ -47,7 +46,6 @@ def test_resuming_nothing_is_refused(train_mqa, tmp_path):
 
 
 def test_resuming_with_another_seed_is_refused(train_mqa, tmp_path, reference_device):
-    pytest.importorskip("matplotlib")
     train_mqa.main(["--out", str(tmp_path), "--steps", "1", "--sample", "1"])
     with pytest.raises(SystemExit, match="was trained with --seed 0, not 1"):
         train_mqa.main(["--out", str(tmp_path), "--steps", "2", "--seed", "1", "--resume"])

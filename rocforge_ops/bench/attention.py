@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rocforge_ops.bench import environment, timing
+from rocforge_ops.bench.arguments import positive_float, positive_int
 from rocforge_ops.ops.mqa_attention import mqa_attention
 
 BACKENDS = {
@@ -269,8 +270,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--kinds", nargs="+", choices=KINDS, metavar="K", help="prefill, decode, host (all; CPU: no host)"
     )
     parser.add_argument("--backward", action="store_true", help="forward and backward, of prefill")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="on a CPU")
-    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="on a CPU, for each time")
+    parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="on a CPU")
+    parser.add_argument("--seconds", type=positive_float, default=0.5, metavar="S", help="on a CPU, for each time")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from rocforge_ops.bench import environment, timing, torch_decoders
+from rocforge_ops.bench.arguments import positive_float, positive_int
 from rocforge_ops.bench.timing import Action
 from rocforge_ops.formats import Format, formats
 
@@ -185,10 +186,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", nargs="*", choices=PEERS, metavar="P", help=f"what to compare with: {', '.join(PEERS)}"
     )
-    parser.add_argument("--rows", type=int, metavar="N", help=f"of {ROW} weights (GPU: 131072, CPU: 1024)")
-    parser.add_argument("--table-rows", type=int, default=TABLE_ROWS, metavar="N", help="of the embedding table")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="on a CPU")
-    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="on a CPU, for each time")
+    parser.add_argument("--rows", type=positive_int, metavar="N", help=f"of {ROW} weights (GPU: 131072, CPU: 1024)")
+    parser.add_argument(
+        "--table-rows", type=positive_int, default=TABLE_ROWS, metavar="N", help="of the embedding table"
+    )
+    parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="on a CPU")
+    parser.add_argument("--seconds", type=positive_float, default=0.5, metavar="S", help="on a CPU, for each time")
     parser.add_argument("--plot", metavar="FILE", help="a picture of the shares, by matplotlib")
 
 

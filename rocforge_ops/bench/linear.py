@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rocforge_ops.bench import environment, timing
+from rocforge_ops.bench.arguments import positive_float, positive_int
 from rocforge_ops.bench.timing import Action
 from rocforge_ops.formats import Format, formats
 from rocforge_ops.ops.dequantize import dequantize
@@ -198,15 +199,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows",
         nargs="+",
-        type=int,
+        type=positive_int,
         metavar="N",
         help=f"(GPU: {' '.join(map(str, GPU_ROWS))}, CPU: {' '.join(map(str, CPU_ROWS))})",
     )
     parser.add_argument(
         "--dtypes", "--dtype", nargs="+", choices=DTYPES, metavar="T", help="(GPU: bfloat16, CPU: float32)"
     )
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="on a CPU")
-    parser.add_argument("--seconds", type=float, default=0.2, metavar="S", help="on a CPU, for each time")
+    parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="on a CPU")
+    parser.add_argument("--seconds", type=positive_float, default=0.2, metavar="S", help="on a CPU, for each time")
 
 
 def measurements(args: argparse.Namespace) -> Iterator[Measurement]:

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from rocforge_ops.bench import environment
+from rocforge_ops.bench.arguments import positive_int
 
 PROMPT = [2, 14, 15]  # any tokens
 Load = Callable[[str], Any]
@@ -99,8 +100,8 @@ def peak_memory() -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="a GGUF file")
-    parser.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to generate (64)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--tokens", type=positive_int, default=64, metavar="N", help="tokens to generate (64)")
+    parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), metavar="N")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, help="all unless given")
     parser.add_argument("--case", choices=CASES, help="measure one case in this process and print JSON")
 

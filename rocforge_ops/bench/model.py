@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from rocforge_ops.bench import environment, timing
+from rocforge_ops.bench.arguments import positive_float, positive_int
 from rocforge_ops.bench.decoder import Decoder, Sizes, Stage, stages, weight_bytes
 from rocforge_ops.cache import KVCache
 from rocforge_ops.config import MultiQueryConfig
@@ -172,13 +173,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         CPU_SIZES,
         strict=True,
     ):
-        parser.add_argument(f"--{option}", type=int, metavar="N", help=f"(GPU: {gpu}, CPU: {cpu})")
-    parser.add_argument("--kv-heads", type=int, default=1, metavar="N", help="(1)")
+        parser.add_argument(f"--{option}", type=positive_int, metavar="N", help=f"(GPU: {gpu}, CPU: {cpu})")
+    parser.add_argument("--kv-heads", type=positive_int, default=1, metavar="N", help="(1)")
     parser.add_argument("--cache-format", choices=["Q8_0"], metavar="NAME", help="of the cache: Q8_0 (the dtype)")
-    parser.add_argument("--batch", type=int, default=1, metavar="B", help="sequences (1)")
-    parser.add_argument("--length", type=int, default=1, metavar="L", help="new tokens of each in a step (1)")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="on a CPU")
-    parser.add_argument("--seconds", type=float, default=0.5, metavar="S", help="on a CPU, for each time")
+    parser.add_argument("--batch", type=positive_int, default=1, metavar="B", help="sequences (1)")
+    parser.add_argument("--length", type=positive_int, default=1, metavar="L", help="new tokens of each in a step (1)")
+    parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="on a CPU")
+    parser.add_argument("--seconds", type=positive_float, default=0.5, metavar="S", help="on a CPU, for each time")
     parser.add_argument("--plot", metavar="FILE", help="a picture of a layer's stages, by matplotlib")
 
 

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from rocforge_ops.bench.arguments import positive_float, positive_int, probability
+
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -21,7 +23,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--prompt", required=True, metavar="TEXT", help="the text to continue")
     parser.add_argument("--chat", action="store_true", help="put the prompt into the model's own chat template first")
     parser.add_argument(
-        "--max-new-tokens", type=_positive_int, default=256, metavar="N", help="stop after N tokens (256)"
+        "--max-new-tokens", type=positive_int, default=256, metavar="N", help="stop after N tokens (256)"
     )
     parser.add_argument(
         "--device", default="cpu", metavar="D", help='"cpu" (default), "cuda" (also for ROCm), "cuda:1"...'
@@ -30,9 +32,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--packed", action="store_true", help="keep the weights in their GGUF blocks")
     sampling = parser.add_argument_group("sampling", "Without these the likeliest token is taken each time.")
     sampling.add_argument(
-        "--temperature", type=_positive_float, metavar="T", help="sample; 1 is the model's distribution"
+        "--temperature", type=positive_float, metavar="T", help="sample; 1 is the model's distribution"
     )
-    sampling.add_argument("--top-p", type=_probability, metavar="P", help="sample from the likeliest tokens of total P")
+    sampling.add_argument("--top-p", type=probability, metavar="P", help="sample from the likeliest tokens of total P")
     sampling.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sampling (0)")
     parser.set_defaults(run=run)
 
@@ -89,24 +91,3 @@ def _streamer(tokenizer: Any, skip_prompt: bool) -> Any:
     from transformers import TextStreamer
 
     return TextStreamer(tokenizer, skip_prompt=skip_prompt, skip_special_tokens=True)
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def _positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
-
-
-def _probability(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError("must be above 0 and at most 1")
-    return value

@@ -31,6 +31,9 @@ FLOAT16_WARNING = (
 )
 
 
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
 class Unused(NamedTuple):
     """What `load_into(..., strict=False)` left out."""
 
@@ -83,6 +86,8 @@ def load_model(
         ValueError: unknown architecture, missing key, or tensors that do not fit the class (all listed).
         ImportError: transformers or gguf is not installed.
     """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be float32, float16 or bfloat16, got {dtype}")
     with GGUFFile(path) as file:
         header = Header(file)
         architecture = find(header)

@@ -147,30 +147,23 @@ def _below_autograd(*arguments: Any, **options: Any) -> tuple[Tensor, Tensor]:
         return _OP(*arguments, **options)
 
 
+# Options with their defaults, which the dispatcher leaves out; in the order of the backward operator's arguments.
+_NUMBERS: dict[str, Any] = {"causal": "none", "scale": None, "window": None, "softcap": 0.0}
+_TENSORS = ("alibi_slopes", "kv_lengths", "cu_seqlens_q", "cu_seqlens_k")
+
+
 def _autograd(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     *,
     attn_mask: Tensor | None = None,
-    causal: str = "none",
-    scale: float | None = None,
-    window: int | None = None,
-    softcap: float = 0.0,
     sinks: Tensor | None = None,
-    alibi_slopes: Tensor | None = None,
-    kv_lengths: Tensor | None = None,
-    cu_seqlens_q: Tensor | None = None,
-    cu_seqlens_k: Tensor | None = None,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    # Both in the order of the backward operator's arguments.
-    numbers = {"causal": causal, "scale": scale, "window": window, "softcap": softcap}
-    tensors = {
-        "alibi_slopes": alibi_slopes,
-        "kv_lengths": kv_lengths,
-        "cu_seqlens_q": cu_seqlens_q,
-        "cu_seqlens_k": cu_seqlens_k,
-    }
+    numbers = _NUMBERS | {name: options[name] for name in _NUMBERS if name in options}
+    tensors = {name: options.get(name) for name in _TENSORS}
+    alibi_slopes = tensors["alibi_slopes"]
     if torch.is_grad_enabled():
         if alibi_slopes is not None and alibi_slopes.requires_grad:
             raise RuntimeError("mqa_attention is not differentiable in alibi_slopes: detach them")
