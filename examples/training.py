@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 from torch import Tensor
+
+try:  # at once, not when a run ends
+    import matplotlib
+except ImportError:
+    raise SystemExit("the examples draw their losses with matplotlib: pip install matplotlib") from None
 
 WARMUP = 20  # steps over which the learning rate grows to its value
 

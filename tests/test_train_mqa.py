@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,11 @@ def test_resuming_with_another_seed_is_refused(train_mqa, tmp_path, reference_de
     train_mqa.main(["--out", str(tmp_path), "--steps", "1", "--sample", "1"])
     with pytest.raises(SystemExit, match="was trained with --seed 0, not 1"):
         train_mqa.main(["--out", str(tmp_path), "--steps", "2", "--seed", "1", "--resume"])
+
+
+def test_without_matplotlib_nothing_is_trained(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "training", raising=False)
+    with pytest.raises(SystemExit, match="pip install matplotlib"):
+        importlib.import_module("training")
