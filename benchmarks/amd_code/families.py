@@ -15,10 +15,14 @@ DTYPES = {"float": "float32", "double": "float64", "f16": "float16", "bf16": "bf
 
 # Families of sources that use matrix instructions, which do without.
 WITHOUT_MATRIX: frozenset[str] = frozenset()
-# Families known to spill in some of their kernels (tiles of head size 256, kernels with every feature, float64; those
-# of gradients mostly scalar registers, to lanes of vector registers): the check counts their problems and refuses those
-# of all others.
-KNOWN_TO_SPILL = ("attention_backward", "attention_rows", "attention_tiles")
+# Beginnings of the labels of kernels known to spill (tiles of head size 256, forward kernels with every feature, float64,
+# the gradient of a mask): the check counts their problems and refuses those of all others.
+KNOWN_TO_SPILL = (
+    "attention_backward_mask: mask",
+    *(f"attention_backward_tiles: gradient {dtype} 256" for dtype in ("float16", "bfloat16")),
+    "attention_rows",
+    "attention_tiles",
+)
 
 # Scalar registers that any kernel may spill, without scratch: to lanes of a vector register, an instruction each.
 FEW_SCALARS = 2

@@ -3,6 +3,7 @@
 // gpu.h first.
 #include "hip/attention_backward.h"
 #include "hip/attention_plain.h"
+#include "hip/gpu/tile_moves.h"
 
 namespace rocforge::gpu {
 namespace {
@@ -68,8 +69,8 @@ __global__ void __launch_bounds__(kThreads) mask_kernel(const AttentionGradients
   Real<T> sum = 0;
   for (int64_t batch = first_batch; batch < end_batch; ++batch) {
     for (int64_t query = first_query; query < end_query; ++query) {
-      const RowPlace here = place_of_row(a, batch, query);
-      for (int64_t head = first_head; head < end_head; ++head) sum += logit_gradient<T>(g, here, head, key);
+      const RowPlace here = place_of_row(reread(g).a, batch, query);
+      for (int64_t head = first_head; head < end_head; ++head) sum += logit_gradient<T>(reread(g), here, head, key);
     }
   }
   store_sum<T>(g, m, ((batch_index * m.heads + head_index) * sum_rows + sum_row) * a.keys + key, sum);

@@ -4,6 +4,7 @@
 // gpu.h first.
 #include "hip/attention_backward.h"
 #include "hip/attention_plain.h"
+#include "hip/gpu/tile_moves.h"
 
 namespace rocforge::gpu {
 namespace {
@@ -79,8 +80,9 @@ __global__ void __launch_bounds__(kMostWaves *kWave) query_kernel(const Attentio
   const T *const value_rows = row_of<T>(a.value, batch, kv_head, sequence.key_begin);
   const auto logit_at = [&](int64_t key, R *cap_slope) {
     if (key >= keys.end) return -R(kInfinity);
-    const R score = dot<R>(query, key_rows + key * a.key.row, a.head_dim);
-    return logit(a, score, slope, position - key, mask_start + key * a.mask.key, cap_slope);
+    const Attention &again = reread(g).a;
+    const R score = dot<R>(query, key_rows + key * again.key.row, again.head_dim);
+    return logit(again, score, slope, position - key, mask_start + key * again.mask.key, cap_slope);
   };
 
   const auto exp_scale = static_cast<R>(a.exp_scale);
@@ -108,13 +110,15 @@ __global__ void __launch_bounds__(kMostWaves *kWave) query_kernel(const Attentio
     }
   }
   if (wanted >= rows) return;
+  const AttentionGradients &again = reread(g);
+  const int dims = again.a.head_dim;
   if (lane == 0) {
-    static_cast<R *>(g.numbers.base)[row] = weights.base;
-    static_cast<R *>(g.numbers.inverse_sum)[row] = weights.inverse_sum;
-    static_cast<R *>(g.numbers.delta)[row] = delta;
+    static_cast<R *>(again.numbers.base)[row] = weights.base;
+    static_cast<R *>(again.numbers.inverse_sum)[row] = weights.inverse_sum;
+    static_cast<R *>(again.numbers.delta)[row] = delta;
   }
-  for (int d = lane; d < a.head_dim; d += kWave) {
-    static_cast<T *>(g.grad_query)[row * a.head_dim + d] = narrowed<T>(grad_query[d] * static_cast<R>(a.scale));
+  for (int d = lane; d < dims; d += kWave) {
+    static_cast<T *>(again.grad_query)[row * dims + d] = narrowed<T>(grad_query[d] * static_cast<R>(again.a.scale));
   }
 }
 
@@ -157,15 +161,16 @@ __global__ void __launch_bounds__(kMostWaves *kWave) key_kernel(const AttentionG
       const int count = queries.end - first < kWave ? static_cast<int>(queries.end - first) : kWave;
       R weight = 0, grad = 0;
       if (lane < count) {
-        const int64_t row = out_row(a, sequence, head, query);
+        const AttentionGradients &again = reread(g);
+        const int64_t row = out_row(again.a, sequence, head, query);
+        const R score = dot<R>(key_row, query_rows + query * again.a.query.row, again.a.head_dim);
+        const int64_t mask_at = mask_row(again.a, sequence, head, query) + key * again.a.mask.key;
         R cap_slope;
-        const R x =
-            logit(a, dot<R>(key_row, query_rows + query * a.query.row, a.head_dim), slope, rule.position(query) - key,
-                  mask_row(a, sequence, head, query) + key * a.mask.key, &cap_slope);
-        weight = natural_exp((x - static_cast<const R *>(g.numbers.base)[row]) * exp_scale) *
-                 static_cast<const R *>(g.numbers.inverse_sum)[row];
-        const R grad_weight = dot<R>(value_row, grad_rows + query * g.grad_out.row, a.value_dim);
-        grad = weight * (grad_weight - static_cast<const R *>(g.numbers.delta)[row]) * cap_slope;
+        const R x = logit(again.a, score, slope, rule.position(query) - key, mask_at, &cap_slope);
+        weight = natural_exp((x - static_cast<const R *>(again.numbers.base)[row]) * exp_scale) *
+                 static_cast<const R *>(again.numbers.inverse_sum)[row];
+        const R grad_weight = dot<R>(value_row, grad_rows + query * again.grad_out.row, again.a.value_dim);
+        grad = weight * (grad_weight - static_cast<const R *>(again.numbers.delta)[row]) * cap_slope;
       }
       syncwave();  // those before were read
       weights[lane] = weight, grad_scores[lane] = grad;

@@ -6,6 +6,7 @@
 
 #include "hip/attention_backward_tiles.h"
 #include "hip/attention_pipe.h"
+#include "hip/gpu/wave_group.h"
 
 namespace rocforge::gpu {
 
@@ -38,6 +39,7 @@ template <class K, class At> class AsyncStream {
   }
   ROCFORGE_DEVICE StreamedTiles<T> ready() {
     copies_arrived<kStages - 2>();
+    lds_written();
     syncthreads();
     fetch();  // over the pair used last: the barrier says that all are done with it
     const T *const pair = lds_ + stage_ * kPair;

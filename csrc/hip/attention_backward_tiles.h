@@ -42,6 +42,12 @@ constexpr GradientTile gradient_tile(Arch arch, int dim, Pass pass) {
       if (dim <= 64) return {4, 1, 1, arch == Arch::gfx11 ? 16 : 32, 1, true, 1};
       if (dim <= 128) return {4, 1, 1, 16, 1, true, 1};
       return {2, 1, 1, 16, 1, true, 1};
+    case Arch::sm90:  // four waves multiply together
+      if (dim <= 64)
+        return pass == Pass::kQuery ? GradientTile{8, 1, 1, 64, 2, true, 2} : GradientTile{4, 2, 1, 256, 2, true, 1};
+      if (dim > 128)
+        return pass == Pass::kQuery ? GradientTile{8, 1, 1, 32, 2, true, 1} : GradientTile{4, 2, 1, 64, 2, true, 1};
+      return pass == Pass::kQuery ? GradientTile{4, 1, 1, 64, 2, true, 2} : GradientTile{4, 2, 1, 128, 2, true, 1};
     case Arch::sm80:
       if (dim <= 64) return {4, 1, pass == Pass::kQuery ? 2 : 1, 64, 2, true, 2};
       if (dim > 128) return {4, 1, 1, 16, 2, true, 1};
@@ -67,7 +73,7 @@ struct GradientLds {
 
   constexpr GradientLds(const GradientTile &tile, Arch arch, int dim, Pass pass)
       : fixed_tile(0), row_tile(0), column_tile(0), fixed(0), stream(0) {
-    const bool along = arch == Arch::sm80;
+    const bool along = is_nvidia(arch);
     const int pad = along ? 0 : 8, run = wave_size(arch) == 64 && arch != Arch::gfx9 ? 4 : 8;
     fixed_tile = fixed_rows(tile, arch) * (dim + pad);
     row_tile = tile.streamed * (dim + pad);

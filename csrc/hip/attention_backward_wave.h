@@ -3,8 +3,14 @@
 
 #include "hip/attention_backward_stream.h"
 #include "hip/attention_work.h"
+#include "hip/gpu/wave_group.h"
 
 namespace rocforge::gpu {
+
+// sm90 multiplies the rows of four waves at once, straight from LDS and behind their backs: products are under way
+// until the functions say that they are done.
+template <class T>
+using GradientLayout = std::conditional_t<kArch == Arch::sm90, ScoresAlong<Mma<T>, AtomRows>, AttentionLayout<T>>;
 
 // All loops have constant bounds, so that all of it is registers. K: the types and numbers of the kernel.
 template <class K> class GradientRows {
@@ -22,8 +28,8 @@ template <class K> class GradientRows {
   static constexpr bool kFirst = K::kFirst, kSecond = K::kSecond;
 
   // Fixed row that slot `s` of this lane belongs to; streamed row of its values: a constant plus lane_streamed().
-  static ROCFORGE_DEVICE int row(int first_row, int s) {
-    return first_row + s / Layout::kLaneRows * Layout::kRows + Layout::row(lane_id(), s % Layout::kLaneRows);
+  static ROCFORGE_DEVICE int row(int first_row, int s, int lane = lane_id()) {
+    return first_row + s / Layout::kLaneRows * Layout::kRows + Layout::row(lane, s % Layout::kLaneRows);
   }
   static ROCFORGE_DEVICE int lane_streamed() { return Layout::key(lane_id(), 0); }
 
@@ -52,9 +58,15 @@ template <class K> class GradientRows {
     }
   }
 
-  // Scores, and where they are needed the gradients of weights, with the streamed rows from `from` on. Both products in
-  // one loop: a matrix instruction waits for the one before it that adds to the same sum.
+  // Scores, and where they are needed the gradients of weights, with the streamed rows from `from` on.
   ROCFORGE_DEVICE void multiply(const T *fixed, int first_row, const StreamedTiles<T> &tiles, int from) {
+    if constexpr (kInGroups) {
+      group_products_begin();
+      multiply_in_group(scores_[0], fixed, first_row, tiles.first, from);
+      if constexpr (kFirst) multiply_in_group(grads_[0], fixed + K::kLds.fixed_tile, first_row, tiles.second, from);
+      return;
+    }
+    // Both products in one loop: a matrix instruction waits for the one before it that adds to the same sum.
 #pragma unroll
     for (int m = 0; m < kBlocks; ++m) {
 #pragma unroll
@@ -62,12 +74,18 @@ template <class K> class GradientRows {
     }
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
+      if constexpr (kFits) in_order();
       multiply(scores_, fixed, fixed_, first_row, tiles.first + K::Rows::at(from, 0), c);
       if constexpr (kFirst) {
         multiply(grads_, fixed + K::kLds.fixed_tile, other_fixed_, first_row, tiles.second + K::Rows::at(from, 0), c);
       }
     }
   }
+
+  // Waits for the scores; for the gradients of weights, after accumulate_second; for all that is under way.
+  ROCFORGE_DEVICE void scores_done() { group_products_done<kFirst>(); }
+  ROCFORGE_DEVICE void grads_done() { group_products_done<kSecond>(); }
+  ROCFORGE_DEVICE void all_done() { group_products_done<0>(); }
 
   // change(score, gradient, slot, k) for all of them: the streamed row is k + lane_streamed(), k a constant.
   template <class Change> ROCFORGE_DEVICE void change(Change change) {
@@ -84,18 +102,20 @@ template <class K> class GradientRows {
     }
   }
 
-  // Scores have become weights, gradients dS.
-  ROCFORGE_DEVICE void accumulate(const StreamedTiles<T> &tiles, int from) {
+  // Scores have become weights; gradients dS.
+  ROCFORGE_DEVICE void accumulate_second(const StreamedTiles<T> &tiles, int from) {
     if constexpr (kSecond) add(second_, scores_, tiles.second_columns, from);
+  }
+  ROCFORGE_DEVICE void accumulate_first(const StreamedTiles<T> &tiles, int from) {
     if constexpr (kFirst) {
-      if constexpr (std::is_same_v<T, f16>) fit();
+      if constexpr (kFits) fit();
       add(first_, grads_, tiles.first_columns, from);
     }
   }
 
   // Once, after the last tile.
   ROCFORGE_DEVICE void finish(float scale) {
-    if constexpr (kFirst) each(first_, [&](float &x) { x *= scale * unit_; });
+    if constexpr (kFirst) each(first_, [&](float &x) { x *= scale / per_unit_; });
   }
 
   // To and from LDS [values][kWave].
@@ -120,6 +140,44 @@ template <class K> class GradientRows {
  private:
   using Fixed = typename Layout::Queries;
   static constexpr int kKept = K::kTile.fixed_in_lds ? 1 : kChunks;
+  // float16's dS has to fit. That takes registers, so that none are left to read operands far ahead.
+  static constexpr bool kFits = std::is_same_v<T, f16>;
+  static constexpr bool kInGroups = kHasGroupProducts;
+  static_assert(!kInGroups || (kBlocks == 1 && K::kTile.waves % 4 == 0), "rows of four waves");
+
+  ROCFORGE_DEVICE void multiply_in_group(Sum (&products)[kScoreBlocks], const T *fixed, int first_row, const T *tile,
+                                         int from) {
+    if constexpr (kInGroups) {
+#pragma unroll
+      for (int d = 0; d < kDim; d += Layout::kStepDims) {
+        group_multiply<T, 0, kStreamed>(products, along_dims<kDim>(fixed, first_row / 64 * 64, d),
+                                        along_dims<kDim>(tile, from, d), d > 0);
+      }
+      group_products_issued();
+    }
+  }
+  ROCFORGE_DEVICE void add_in_group(Sum (&sums)[kSumBlocks], const Sum (&factors)[kScoreBlocks], const T *tile,
+                                    int from) {
+    if constexpr (kInGroups) {
+      typename Layout::Weight weights[kScoreBlocks / Layout::kWeightBlocks];
+#pragma unroll
+      for (int n = 0; n < kScoreBlocks; n += Layout::kWeightBlocks) {
+        weights[n / Layout::kWeightBlocks] = Layout::weights(&factors[n]);
+      }
+      group_products_begin();
+#pragma unroll
+      for (int n = 0; n < kScoreBlocks; n += Layout::kWeightBlocks) {
+        const auto words = bits_as<Vec<uint32_t, 4>>(weights[n / Layout::kWeightBlocks]);
+        constexpr int kN = kDim < 128 ? kDim : 128;
+        const int row = from + n * Layout::kKeys;
+        group_multiply<T, 0, kN>(sums, words, along_rows<kDim>(tile, row, 0));
+        if constexpr (kDim > kN) {
+          group_multiply<T, kN / Layout::kDims, kN>(sums, words, along_rows<kDim>(tile, row, kN));
+        }
+      }
+      group_products_issued();
+    }
+  }
 
   ROCFORGE_DEVICE void multiply(Sum (&products)[kBlocks][kScoreBlocks], const T *fixed,
                                 const Fixed (&kept)[kKept][kBlocks], int first_row, const T *tile, int c) {
@@ -137,28 +195,32 @@ template <class K> class GradientRows {
 
   ROCFORGE_DEVICE void add(Sum (&sums)[kBlocks][kSumBlocks], const Sum (&factors)[kBlocks][kScoreBlocks], const T *tile,
                            int from) {
+    if constexpr (kInGroups) return add_in_group(sums[0], factors[0], tile, from);
 #pragma unroll
     for (int n = 0; n < kScoreBlocks; n += Layout::kWeightBlocks) {
       typename Layout::Weight weights[kBlocks];
+      if constexpr (kFits) in_order();
 #pragma unroll
       for (int m = 0; m < kBlocks; ++m) weights[m] = Layout::weights(&factors[m][n]);
       Layout::template add_outputs<kDim, K::kTile.streamed>(sums, weights, tile, from + n * Layout::kKeys);
     }
   }
 
-  // dS of float16 inputs may exceed the largest float16 where no gradient does: it is then counted in larger units, as
-  // are its sums.
+  // dS of float16 inputs may exceed the largest float16 where no gradient does: it is then counted in larger units, a
+  // power of two, as are its sums.
   ROCFORGE_DEVICE void fit() {
     constexpr float kMost = 32768;
     float largest = 0;
     each(grads_, [&](float &x) { largest = fmaxf(largest, fabsf(x)); });
-    if (any(largest > kMost * unit_)) {
+    if (any(largest * per_unit_ > kMost)) {
       largest = reduce(largest, [](float x, float y) { return fmaxf(x, y); });
-      float shrink = 1;
-      while (largest > kMost * unit_) unit_ *= 2, shrink /= 2;
+      const uint32_t rounded_up = bits_as<uint32_t>(largest / kMost) + 0x7fffff;
+      const float per_unit = broadcast(1 / bits_as<float>(rounded_up & 0x7f800000), 0);  // a scalar register
+      const float shrink = per_unit / per_unit_;
       each(first_, [&](float &x) { x *= shrink; });
+      per_unit_ = per_unit;
     }
-    if (unit_ != 1) each(grads_, [&](float &x) { x /= unit_; });
+    each(grads_, [&](float &x) { x *= per_unit_; });
   }
 
   template <class Out>
@@ -200,7 +262,7 @@ template <class K> class GradientRows {
   Sum scores_[kBlocks][kScoreBlocks], grads_[kBlocks][kScoreBlocks];
   Sum first_[kBlocks][kSumBlocks], second_[kBlocks][kSumBlocks];
   Fixed fixed_[kKept][kBlocks], other_fixed_[kKept][kBlocks];
-  float unit_ = 1;  // of dS and its sums
+  float per_unit_ = 1;  // factor of dS and its sums
 };
 
 }  // namespace rocforge::gpu

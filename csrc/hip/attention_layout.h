@@ -48,6 +48,19 @@ template <int kDim> struct SwizzledRows {
   }
 };
 
+// Atoms of eight rows by 64 values, as sm90's matrix cores read them from LDS; those of the same rows are neighbours.
+template <int kDim> struct AtomRows {
+  static_assert(kDim % 64 == 0, "whole atoms");
+  static constexpr int size(int rows) { return rows * kDim; }
+  static ROCFORGE_DEVICE int at(int row, int d) {
+    return row / 8 * (8 * kDim) + d / 64 * 512 + row % 8 * 64 + (d % 64 ^ row % 8 * 8);
+  }
+  // See SwizzledRows.
+  static ROCFORGE_DEVICE int ahead(int at, int rows, int dims) {
+    return (at ^ dims % 64) + dims / 64 * 512 + rows * kDim;
+  }
+};
+
 // Transposed: kKeys values of one d side by side, read kRun at a time.
 template <int kKeys, int kRun> struct PaddedColumns {
   static constexpr int size(int dims) { return dims * (kKeys + kRun); }
@@ -180,11 +193,11 @@ template <class T> ROCFORGE_DEVICE uint32_t pair_of(T low, T high) {
 }
 
 // S = Q K^T, for mma.sync: 16 rows, 8 keys, 16 deep.
-template <class M> struct ScoresAlong {
+template <class M, template <int> class TileRows = SwizzledRows> struct ScoresAlong {
   using T = typename M::Element;
   using Sum = typename M::C;
   using Weight = typename M::A;
-  template <int kDim> using Rows = SwizzledRows<kDim>;
+  template <int kDim> using Rows = TileRows<kDim>;
   static constexpr bool kTransposesValues = false;
   static constexpr int kRows = M::kM, kKeys = M::kN, kDims = M::kN;
   static constexpr int kLaneRows = 2;
@@ -304,6 +317,6 @@ template <class M> struct ScoresAlong {
 };
 
 template <class T>
-using AttentionLayout = std::conditional_t<kArch == Arch::sm80, ScoresAlong<Mma<T>>, ScoresAcross<Mma<T>>>;
+using AttentionLayout = std::conditional_t<is_nvidia(kArch), ScoresAlong<Mma<T>>, ScoresAcross<Mma<T>>>;
 
 }  // namespace rocforge::gpu

@@ -13,7 +13,7 @@
 //   kArch, kWave                          the architecture compiled for, and its lanes a wave
 //   ROCFORGE_INDEXED                      before the type of a const kernel parameter with an array indexed at run time
 //   SHARED(float, tile, [16][17]);        LDS of the workgroup, contents undefined
-//   dynamic_lds<T>()                      the launch's dynamic LDS, aligned to 16 bytes
+//   dynamic_lds<T, kAlign>()              the launch's dynamic LDS, aligned to 16 bytes when left out
 //   syncthreads()                         orders memory between the threads of the workgroup
 //   syncwave()                            orders LDS between the lanes of the wave
 //   ballot(p)                             LaneMask of the lanes where p holds

@@ -86,6 +86,8 @@ template <class T> struct MatrixLayout<T, Arch::sm80> {
   static ROCFORGE_DEVICE float finish(float sum ROCFORGE_SITE) { return sum; }
 };
 
+template <class T> struct MatrixLayout<T, Arch::sm90> : MatrixLayout<T, Arch::sm80> {};
+
 // Without matrix cores: a lane holds one packed row and a few columns, all in float32, and sums its own slots only.
 template <Arch arch> struct PlainLayout {
   using Element = float;

@@ -51,8 +51,8 @@ void launch_combine(const LinearWork &work, const LinearPlan &plan, void *stream
 LinearPlan plan_linear_rows(const LinearWork &work, int format, InputType type) {
   const DeviceProperties &device = device_properties();
   LinearPlan plan{format, type, false, false, 1, nullptr};
-  plan.aligned = device.arch == Arch::sm80 && aligned(work, formats::kFormats[format]);
-  plan.wide = device.arch == Arch::sm80 && type != InputType::kFloat && !work.offsets &&
+  plan.aligned = is_nvidia(device.arch) && aligned(work, formats::kFormats[format]);
+  plan.wide = is_nvidia(device.arch) && type != InputType::kFloat && !work.offsets &&
               work.rows > linear_tile(device.arch, false).columns;
   const LinearTile tile = linear_tile(device.arch, plan.wide);
   // Two workgroups for each compute unit, as long as each wave has two pieces.

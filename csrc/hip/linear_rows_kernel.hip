@@ -23,7 +23,7 @@ namespace {
 static_assert(ROCFORGE_SHARDS == kLinearShards, "CMake and linear.h agree");
 constexpr bool kAligned = formats::kAlignedBlocks;
 // AMD reads any bytes with one instruction.
-constexpr bool kCompiled = !kAligned || kArch == Arch::sm80;
+constexpr bool kCompiled = !kAligned || is_nvidia(kArch);
 
 // The pieces of one wave: its sums go to `sums`.
 template <class F, class Product, class Stream>

@@ -101,7 +101,7 @@ template <class T, Arch arch> constexpr auto layout_of() {
     return WmmaGfx11<T>{};
   } else if constexpr (arch == Arch::gfx12) {
     return WmmaGfx12<T>{};
-  } else if constexpr (arch == Arch::sm80) {
+  } else if constexpr (is_nvidia(arch)) {
     return MmaSync<T>{};
   } else {
     return PlainMatrix<T, arch>{};

@@ -37,6 +37,7 @@ constexpr AttentionTile prefill_tile(Arch arch, int dim) {
              : dim <= 128 ? AttentionTile{4, 1, 1, 32, 1, true, 1}
                           : AttentionTile{4, 1, 1, 16, 1, true, 1};
     case Arch::sm80:
+    case Arch::sm90:
       return dim <= 128 ? AttentionTile{4, 1, 2, 64, 2, true, 2} : AttentionTile{4, 1, 1, 32, 2, true, 2};
     default:
       return dim <= 64 ? AttentionTile{4, 1, 1, 16, 1, true, 1} : AttentionTile{};
@@ -55,6 +56,7 @@ constexpr AttentionTile decode_tile(Arch arch, int dim) {
              : dim <= 128 ? AttentionTile{1, 4, 1, 16, 1, true, 1}
                           : prefill_tile(arch, dim);  // a wave alone has no registers for 256 values of each key
     case Arch::sm80:
+    case Arch::sm90:
       return dim <= 128 ? AttentionTile{1, 4, 2, 16, 3, false, 2} : AttentionTile{1, 2, 1, 16, 3, false, 2};
     default:
       return prefill_tile(arch, dim);
@@ -77,11 +79,11 @@ constexpr size_t attention_merge_bytes(const AttentionTile &tile, Arch arch, int
 
 // LDS for queries, keys and values (16-bit), and afterwards for the waves' results to be merged.
 constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int dim) {
-  const int pad = arch == Arch::sm80 ? 0 : 8;  // of rows; transposed values: their run
+  const int pad = is_nvidia(arch) ? 0 : 8;  // of rows; transposed values: their run
   const int run = arch == Arch::gfx90a || arch == Arch::gfx942 || arch == Arch::gfx950 ? 4 : 8;
   const size_t queries = tile.query_in_lds ? tile_rows(tile, arch) * (dim + pad) * 2 : 0;
   const size_t keys = tile.keys * (dim + pad) * 2;
-  const size_t values = arch == Arch::sm80 ? keys : dim * (tile.keys + run) * 2;
+  const size_t values = is_nvidia(arch) ? keys : dim * (tile.keys + run) * 2;
   const size_t tiles = tile.key_waves * tile.stages * (keys + values);
   const size_t merged = attention_merge_bytes(tile, arch, dim);
   return queries + tiles > merged ? queries + tiles : merged;
@@ -113,6 +115,7 @@ struct LinearTile {
 constexpr LinearTile linear_tile(Arch arch, bool wide) {
   switch (arch) {
     case Arch::sm80:
+    case Arch::sm90:
       return wide ? LinearTile{2, 4, 16, 3} : LinearTile{1, 8, 8, 3};
     case Arch::gfx9:
     case Arch::gfx10:
@@ -123,7 +126,7 @@ constexpr LinearTile linear_tile(Arch arch, bool wide) {
 }
 
 // Where linear_tile has two answers.
-template <Arch arch, class Input> inline constexpr bool kHasWideTile = arch == Arch::sm80 && sizeof(Input) == 2;
+template <Arch arch, class Input> inline constexpr bool kHasWideTile = is_nvidia(arch) && sizeof(Input) == 2;
 
 constexpr int linear_threads(const LinearTile &tile, Arch arch) {
   return tile.row_waves * tile.depth_waves * wave_size(arch);
@@ -131,8 +134,10 @@ constexpr int linear_threads(const LinearTile &tile, Arch arch) {
 
 // Pieces of a wave in LDS at once, of `stage_bytes` each: as many as the tile wants and LDS has room for.
 constexpr int linear_stages(const LinearTile &tile, Arch arch, size_t stage_bytes) {
+  // Of sm90's LDS two workgroups have to share.
+  const size_t room = lds_bytes(arch == Arch::sm90 ? Arch::sm80 : arch);
   int stages = tile.stages;
-  while (stages > 1 && tile.row_waves * tile.depth_waves * stages * stage_bytes > lds_bytes(arch)) --stages;
+  while (stages > 1 && tile.row_waves * tile.depth_waves * stages * stage_bytes > room) --stages;
   return stages;
 }
 

@@ -92,7 +92,7 @@ ROCFORGE_DEVICE uint32_t select_bytes(uint64_t table, uint32_t indices) {
 }
 ROCFORGE_DEVICE float float_from_int8(uint32_t word, int i) { return static_cast<int8_t>(word >> 8 * i); }
 
-template <class T> T *dynamic_lds() { return static_cast<T *>(emu::dynamic_lds()); }
+template <class T, int kAlign = 16> T *dynamic_lds() { return static_cast<T *>(emu::dynamic_lds()); }
 
 // ---- Waves and workgroups
 

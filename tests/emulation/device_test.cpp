@@ -54,7 +54,8 @@ TEST(Architectures, AreNamedByTheRuntime) {
   EXPECT_EQ(arch_named("gfx1030"), Arch::gfx10);
   EXPECT_EQ(arch_named("gfx1151"), Arch::gfx11);
   EXPECT_EQ(arch_named("gfx1201"), Arch::gfx12);
-  EXPECT_EQ(arch_named("sm_90"), Arch::sm80);
+  EXPECT_EQ(arch_named("sm_86"), Arch::sm80);
+  EXPECT_EQ(arch_named("sm_90"), Arch::sm90);
   EXPECT_THROW(arch_named("gfx1250"), std::runtime_error);
   EXPECT_THROW(arch_named("sm_75"), std::runtime_error);
 }

@@ -181,7 +181,7 @@ TEST(Faults, Limits) {
   EXPECT_NO_REPORT(launch_large(dim3(1), 1024, half));
   EXPECT_REPORT(launch_large(dim3(1), 1024, half + 16), "bytes with half, and this launch may use");
   // NVIDIA: 48 KiB where the launch does not ask for more, and the kernel has more in static arrays alone.
-  constexpr bool tight = kArch == Arch::sm80;
+  constexpr bool tight = is_nvidia(kArch);
   if (tight) {
     EXPECT_REPORT(launch_large(dim3(1), 1024, 0), "bytes with half, and this launch may use 49152");
   } else {

@@ -31,6 +31,8 @@ Failure check_matrices_here() {
       return check_matrices<Arch::gfx12>();
     case Arch::sm80:
       return check_matrices<Arch::sm80>();
+    case Arch::sm90:
+      return check_matrices<Arch::sm90>();
   }
   return "unknown architecture";
 }

@@ -39,8 +39,8 @@ template <class T, int N> ROCFORGE_DEVICE void store_streaming(T *p, const Vec<T
   for (int i = 0; i < kWords; ++i) store_word_streaming(reinterpret_cast<Word16 *>(p) + i, words[i]);
 }
 
-template <class T> ROCFORGE_DEVICE T *dynamic_lds() {
-  extern __shared__ __align__(16) unsigned char rocforge_dynamic_lds[];
+template <class T, int kAlign = 16> ROCFORGE_DEVICE T *dynamic_lds() {
+  extern __shared__ __align__(kAlign) unsigned char rocforge_dynamic_lds[];
   return reinterpret_cast<T *>(rocforge_dynamic_lds);
 }
 

@@ -18,7 +18,11 @@
 
 namespace rocforge::gpu {
 
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+inline constexpr Arch kArch = Arch::sm90;
+#else
 inline constexpr Arch kArch = Arch::sm80;
+#endif
 inline constexpr int kWave = wave_size(kArch);
 
 // ---- Conversions
@@ -107,12 +111,19 @@ ROCFORGE_DEVICE uint32_t take_ticket(uint32_t *counter) {
 inline constexpr auto kComputeUnitCount = cudaDevAttrMultiProcessorCount;
 inline constexpr auto kDynamicLdsLimit = cudaFuncAttributeMaxDynamicSharedMemorySize;
 
-// Such as "sm_90".
+constexpr bool compiled_for(int arch) {
+  for (const int known : {__CUDA_ARCH_LIST__}) {
+    if (known == arch) return true;
+  }
+  return false;
+}
+
+// Such as "sm_90"; "sm_80" where its own code is missing and that of an older GPU runs.
 inline cudaError_t get_arch_name(int device, std::string &name) {
   int major = 0, minor = 0;
   cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   if (error == cudaSuccess) error = cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  name = "sm_" + std::to_string(major) + std::to_string(minor);
+  name = major == 9 && !compiled_for(900) ? "sm_80" : "sm_" + std::to_string(major) + std::to_string(minor);
   return error;
 }
 

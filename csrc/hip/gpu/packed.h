@@ -17,7 +17,7 @@ struct PackedRange {
 };
 using PackedWord = Vec<uint32_t, 4>;
 
-inline constexpr bool kHasAsyncCopies = kArch == Arch::sm80;
+inline constexpr bool kHasAsyncCopies = is_nvidia(kArch);
 
 #if defined(ROCFORGE_EMULATE)
 

@@ -4,8 +4,11 @@
 //   copies_issued()          ends a group of copies of this thread
 //   copies_arrived<N>()      waits until at most the N last groups of this thread are under way
 //   opaque(x)                x; the compiler no longer knows how it came about. For addresses in a loop, each of which
-//   it
-//                            would otherwise turn into a register that is kept and advanced
+//                            it would otherwise turn into a register that is kept and advanced
+//   reread(argument)         the kernel's first argument, read from memory where it is used from here on. A compiler
+//                            may otherwise read all of it once, and has no scalar registers to keep it in
+//   in_order()               nothing moves across: a compiler may otherwise read the operands of many products before
+//                            the first of them, and run out of registers
 //   fast_exp2(x)             2^x to about 2 ulp; 0 below 2^-126
 //   fast_reciprocal(x)       1 / x to about 1 ulp
 //   load_matrices(p)         the operand registers of four 8 x 8 matrices, row lane % 8 of matrix lane / 8 at p
@@ -43,6 +46,9 @@ ROCFORGE_DEVICE float fast_exp2(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+
+template <class T> ROCFORGE_DEVICE const T &reread(const T &argument) { return argument; }
+ROCFORGE_DEVICE void in_order() {}
 
 ROCFORGE_DEVICE float fast_reciprocal(float x) {
   float y;
@@ -88,6 +94,23 @@ template <class T> ROCFORGE_DEVICE T opaque(T x) {
   asm volatile("" : "+v"(x));
   #endif
   return x;
+}
+
+template <class T> ROCFORGE_DEVICE const T &reread(const T &argument) {
+  #if defined(__HIP_DEVICE_COMPILE__)
+  using Constant = const __attribute__((address_space(4))) T *;
+  auto first = (Constant)__builtin_amdgcn_kernarg_segment_ptr();
+  asm volatile("" : "+s"(first));
+  return *(const T *)first;
+  #else
+  return argument;
+  #endif
+}
+
+ROCFORGE_DEVICE void in_order() {
+  #if defined(__HIP_DEVICE_COMPILE__)
+  __builtin_amdgcn_sched_barrier(0);
+  #endif
 }
 
 ROCFORGE_DEVICE float fast_exp2(float x) {

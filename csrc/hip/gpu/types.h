@@ -11,13 +11,25 @@
 namespace rocforge::gpu {
 
 // One value for each pair of wave size and set of matrix instructions; gfx9 and gfx10 are used without any.
-enum class Arch { gfx9, gfx90a, gfx942, gfx950, gfx10, gfx11, gfx12, sm80 };
+enum class Arch { gfx9, gfx90a, gfx942, gfx950, gfx10, gfx11, gfx12, sm80, sm90 };
+
+// NVIDIA's: one set of instructions for a wave; sm90 has products of four waves besides, and more LDS.
+constexpr bool is_nvidia(Arch arch) { return arch == Arch::sm80 || arch == Arch::sm90; }
 
 constexpr int wave_size(Arch arch) { return arch <= Arch::gfx950 ? 64 : 32; }
 
 // LDS that one workgroup may use on every part of the architecture.
 constexpr size_t lds_bytes(Arch arch) {
-  return arch == Arch::gfx950 ? 160 << 10 : arch == Arch::sm80 ? 99 << 10 : 64 << 10;
+  switch (arch) {
+    case Arch::gfx950:
+      return 160 << 10;
+    case Arch::sm80:
+      return 99 << 10;
+    case Arch::sm90:
+      return 227 << 10;
+    default:
+      return 64 << 10;
+  }
 }
 
 // NVIDIA gives a workgroup 48 KiB, static and dynamic LDS together, without being asked. launch() asks when the dynamic
@@ -26,7 +38,7 @@ inline constexpr size_t kLdsUnasked = 48 << 10, kDynamicLdsUnasked = 32 << 10;
 
 // LDS, static and dynamic, that a launch with so much dynamic LDS may use.
 constexpr size_t lds_bytes_of_launch(Arch arch, size_t dynamic_lds) {
-  return arch == Arch::sm80 && dynamic_lds <= kDynamicLdsUnasked ? kLdsUnasked : lds_bytes(arch);
+  return is_nvidia(arch) && dynamic_lds <= kDynamicLdsUnasked ? kLdsUnasked : lds_bytes(arch);
 }
 
 // The runtime's name of an architecture: "gfx90a:sramecc+:xnack-", "gfx1100", "sm_90".
@@ -37,7 +49,7 @@ inline Arch arch_named(std::string_view name) {
   };
   constexpr Known kKnown[] = {{"gfx90a", Arch::gfx90a}, {"gfx942", Arch::gfx942}, {"gfx950", Arch::gfx950},
                               {"gfx90", Arch::gfx9},    {"gfx10", Arch::gfx10},   {"gfx11", Arch::gfx11},
-                              {"gfx120", Arch::gfx12},  {"sm_8", Arch::sm80},     {"sm_9", Arch::sm80},
+                              {"gfx120", Arch::gfx12},  {"sm_8", Arch::sm80},     {"sm_90", Arch::sm90},
                               {"sm_10", Arch::sm80},    {"sm_11", Arch::sm80},    {"sm_12", Arch::sm80}};
   for (const Known &known : kKnown) {
     if (name.substr(0, known.prefix.size()) == known.prefix) return known.arch;
