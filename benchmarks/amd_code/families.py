@@ -15,8 +15,8 @@ DTYPES = {"float": "float32", "double": "float64", "f16": "float16", "bf16": "bf
 
 # Families of sources that use matrix instructions, which do without.
 WITHOUT_MATRIX: frozenset[str] = frozenset()
-# Beginnings of the labels of kernels known to spill (tiles of head size 256, forward kernels with every feature, float64,
-# the gradient of a mask): the check counts their problems and refuses those of all others.
+# Beginnings of the labels of kernels known to spill (tiles of head size 256, forward kernels with every feature or in
+# float64, the gradient of a mask): the check counts their problems and refuses those of all others.
 KNOWN_TO_SPILL = (
     "attention_backward_mask: mask",
     *(f"attention_backward_tiles: gradient {dtype} 256" for dtype in ("float16", "bfloat16")),

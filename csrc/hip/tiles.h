@@ -94,7 +94,7 @@ constexpr size_t attention_lds_bytes(const AttentionTile &tile, Arch arch, int d
 constexpr int packed_row_words(int dim) { return (14 + dim / 32 * 34 + 15) / 16 | 1; }
 // Packed tiles of a wave in LDS at once: of keys and of values, as many ahead of their use as the tile has stages
 // beside the one in use; one where registers hold what is ahead.
-constexpr int packed_tiles(Arch arch, int stages) { return arch == Arch::sm80 ? 2 * (stages - 1) : 1; }
+constexpr int packed_tiles(Arch arch, int stages) { return is_nvidia(arch) ? 2 * (stages - 1) : 1; }
 
 // LDS for one tile of decoded keys and values, and the packed ones.
 constexpr size_t attention_blocks_lds_bytes(AttentionTile tile, Arch arch, int dim) {
