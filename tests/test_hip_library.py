@@ -34,6 +34,7 @@ arguments = {
     "mqa_attention_backward": (
         *(x, None, x, x, x, x, x[..., 0], None, "none", None, None, 0.0, None, None, None, None, None, False),
     ),
+    "mqa_attention_q8_0": (torch.zeros(1, 2, 3, 32), packed[None, None], packed[None, None]),
     "qkv_rope_cache": ([torch.zeros(1, 3, 8 * 64)], x, x.clone(), torch.arange(3)[None], None, None),
     "rotary_embedding": (x, angles, angles),
 }[sys.argv[2]]

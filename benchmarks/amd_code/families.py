@@ -18,7 +18,7 @@ WITHOUT_MATRIX: frozenset[str] = frozenset()
 # Beginnings of the labels of kernels known to spill (tiles of head size 256, forward kernels with every feature or in
 # float64, the gradient of a mask): the check counts their problems and refuses those of all others.
 KNOWN_TO_SPILL = (
-    "attention_backward_mask: mask",
+    "attention_backward_mask",
     *(f"attention_backward_tiles: gradient {dtype} 256" for dtype in ("float16", "bfloat16")),
     "attention_rows",
     "attention_tiles",
